@@ -1,0 +1,1 @@
+"""One trustworthy attendance-fraud model per tenant."""

@@ -1,0 +1,1 @@
+"""Pure computation: frames, numbers and instants in; frames and records out."""

@@ -1,0 +1,1 @@
+"""The demo company: a seeded generator of several tenants and their attendance."""

@@ -1,0 +1,1 @@
+"""The words everybody uses: rules, tables, errors."""

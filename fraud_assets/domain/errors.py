@@ -1,0 +1,56 @@
+"""Every error that the platform raises on purpose. No logic.
+
+A message says what was expected, what came, and what to do.
+
+    FraudAssetsError
+    ├── InvalidSettings        a settings file or value that cannot be used
+    ├── InvalidTenantId        a tenant id that is not a safe name
+    ├── SourceError            the tenant's operational database
+    │   ├── SourceUnreachable  no connection, or it broke half-way; worth another try
+    │   └── SourceMismatch     a table or column is missing or has the wrong type
+    ├── TableNotFound          a tenant's table that has not been written yet
+    ├── RegistryError          the model registry
+    │   ├── RegistryUnreachable  no answer; worth another try
+    │   └── ModelDamaged       a model file is missing, truncated or altered
+    └── CycleFailed            one tenant's stage failed; carries its cause
+"""
+
+
+class FraudAssetsError(Exception):
+    """The root of every error raised on purpose."""
+
+
+class InvalidSettings(FraudAssetsError, ValueError):
+    """A settings file or value cannot be used."""
+
+
+class InvalidTenantId(FraudAssetsError, ValueError):
+    """A tenant id is not a safe name."""
+
+
+class SourceError(FraudAssetsError):
+    """The tenant's operational database could not be read."""
+
+
+class SourceUnreachable(SourceError):
+    """The database did not answer, or the connection broke half-way."""
+
+
+class SourceMismatch(SourceError):
+    """A table or column is missing, or has another type than expected."""
+
+
+class TableNotFound(FraudAssetsError, LookupError):
+    """A tenant's table has not been written yet."""
+
+
+class RegistryError(FraudAssetsError):
+    """The model registry could not do what was asked."""
+
+
+class RegistryUnreachable(RegistryError):
+    """The model registry did not answer."""
+
+
+class ModelDamaged(RegistryError):
+    """A model file is missing, truncated or altered."""

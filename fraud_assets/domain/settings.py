@@ -1,0 +1,97 @@
+"""The rules, each declared once, and every value that may differ between tenants. No disk, no clock.
+
+The weekly retrain is the one rule that stands elsewhere: it is the freshness policy of
+`active_model`, and `retrain_after` only overrides it for a tenant.
+"""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fraud_assets.domain.errors import InvalidSettings
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"expected an IANA time zone such as 'Europe/Madrid', got {name!r}") from error
+    return name
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Days = Annotated[int, Field(ge=1, le=3650)]
+
+
+class Settings(BaseModel):
+    """One tenant's rules. The defaults are the platform's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cycle_at: time = Field(time(2, 0), description="Local time of the daily cycle.")
+    cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        "UTC", description="IANA time zone in which `cycle_at` is read."
+    )
+    retrain_after: timedelta | None = Field(
+        None, description="Age of the champion from which it is retrained; None: the freshness policy."
+    )
+
+    profile_days: Days = Field(90, description="History behind a profile, in days.")
+    profile_batch_size: int = Field(100, ge=1, description="Guards profiled in one batch.")
+    profile_minimum_observations: int = Field(10, ge=1, description="Below it a guard has no profile.")
+    profile_sufficient_observations: int = Field(30, ge=1, description="From it a profile is sufficient.")
+    profile_corrupt_share: Share = Field(
+        0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
+    )
+
+    dataset_days: Days = Field(180, description="Events in the training dataset, in days.")
+    maturity_days: Days = Field(30, description="Days after which an event's outcome has arrived.")
+    minimum_records: int = Field(100, ge=1, description="Fewer usable records: no training.")
+    minimum_per_class: int = Field(10, ge=1, description="Fewer records of either class: no training.")
+
+    holdout_share: float = Field(0.2, gt=0, lt=1, description="Latest share of events held out, by time.")
+    minimum_holdout_fraud: int = Field(
+        5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
+    )
+    minimum_pr_auc: Share = Field(0.70, description="Area under the precision-recall curve, at least.")
+    target_recall: Share = Field(0.80, description="Recall at which precision is judged.")
+    minimum_precision_at_target_recall: Share = Field(0.50, description="Precision there, at least.")
+    maximum_false_positive_rate: Share = Field(0.10, description="At the chosen threshold, at most.")
+
+    seed: int = Field(7, ge=0, description="Seed of the training.")
+    threads: int = Field(1, ge=1, description="Threads of one training.")
+
+    def latest_cycle_start(self, now: datetime) -> datetime:
+        """The newest `cycle_at` at or before `now` (aware), in UTC.
+
+        A local time that a clock change skips is read with the offset before the change (PEP 495);
+        one that happens twice means its first time.
+        """
+        zone = ZoneInfo(self.cycle_timezone)
+        today = now.astimezone(zone).date()
+        starts = (
+            datetime.combine(today - timedelta(days=back), self.cycle_at, zone).astimezone(UTC)
+            for back in (0, 1)
+        )
+        return next(start for start in starts if start <= now)
+
+
+def for_tenant(overrides: dict[str, Any], tenant: str) -> Settings:
+    """`overrides` has the shape `{"default": {...}, "tenants": {tenant: {...}}}`; both may be missing.
+
+    Raises InvalidSettings that names the tenant, the value and what was expected.
+    """
+    unknown = set(overrides) - {"default", "tenants"}
+    if unknown:
+        raise InvalidSettings(f"expected the sections 'default' and 'tenants', got {sorted(unknown)}")
+    values = {**overrides.get("default", {}), **overrides.get("tenants", {}).get(tenant, {})}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors()
+        )
+        raise InvalidSettings(f"settings of tenant {tenant}: {problems}") from error

@@ -1,0 +1,1 @@
+"""The four assets of a tenant and the source that they read."""

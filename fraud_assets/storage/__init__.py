@@ -1,0 +1,1 @@
+"""Everything that touches disk, a database or MLflow."""
