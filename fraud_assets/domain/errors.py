@@ -8,6 +8,7 @@ A message says what was expected, what came, and what to do.
     ├── SourceError            the tenant's operational database
     │   ├── SourceUnreachable  no connection, or it broke half-way; worth another try
     │   └── SourceMismatch     a table or column is missing or has the wrong type
+    ├── UnusableRecords        records that no model can be fitted on or judged by
     ├── TableNotFound          a tenant's table that has not been written yet
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
@@ -38,6 +39,10 @@ class SourceUnreachable(SourceError):
 
 class SourceMismatch(SourceError):
     """A table or column is missing, or has another type than expected."""
+
+
+class UnusableRecords(FraudAssetsError, ValueError):
+    """Records that no model can be fitted on or judged by: none, of one class, or without a score."""
 
 
 class TableNotFound(FraudAssetsError, LookupError):

@@ -30,38 +30,34 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cycle_at: time = Field(time(2, 0), description="Local time of the daily cycle.")
-    cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
-        "UTC", description="IANA time zone in which `cycle_at` is read."
+    cycle_at: time = Field(default=time(2, 0), description="Local time of the daily cycle.")
+    cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(default="UTC", description="IANA time zone in which `cycle_at` is read."
     )
-    retrain_after: timedelta | None = Field(
-        None, description="Age of the champion from which it is retrained; None: the freshness policy."
+    retrain_after: timedelta | None = Field(default=None, description="Age of the champion from which it is retrained; None: the freshness policy."
     )
 
-    profile_days: Days = Field(90, description="History behind a profile, in days.")
-    profile_batch_size: int = Field(100, ge=1, description="Guards profiled in one batch.")
-    profile_minimum_observations: int = Field(10, ge=1, description="Below it a guard has no profile.")
-    profile_sufficient_observations: int = Field(30, ge=1, description="From it a profile is sufficient.")
-    profile_corrupt_share: Share = Field(
-        0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
+    profile_days: Days = Field(default=90, description="History behind a profile, in days.")
+    profile_batch_size: int = Field(default=100, ge=1, description="Guards profiled in one batch.")
+    profile_minimum_observations: int = Field(default=10, ge=1, description="Below it a guard has no profile.")
+    profile_sufficient_observations: int = Field(default=30, ge=1, description="From it a profile is sufficient.")
+    profile_corrupt_share: Share = Field(default=0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
     )
 
-    dataset_days: Days = Field(180, description="Events in the training dataset, in days.")
-    maturity_days: Days = Field(30, description="Days after which an event's outcome has arrived.")
-    minimum_records: int = Field(100, ge=1, description="Fewer usable records: no training.")
-    minimum_per_class: int = Field(10, ge=1, description="Fewer records of either class: no training.")
+    dataset_days: Days = Field(default=180, description="Events in the training dataset, in days.")
+    maturity_days: Days = Field(default=30, description="Days after which an event's outcome has arrived.")
+    minimum_records: int = Field(default=100, ge=1, description="Fewer usable records: no training.")
+    minimum_per_class: int = Field(default=10, ge=1, description="Fewer records of either class: no training.")
 
-    holdout_share: float = Field(0.2, gt=0, lt=1, description="Latest share of events held out, by time.")
-    minimum_holdout_fraud: int = Field(
-        5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
+    holdout_share: float = Field(default=0.2, gt=0, lt=1, description="Latest share of events held out, by time.")
+    minimum_holdout_fraud: int = Field(default=5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
     )
-    minimum_pr_auc: Share = Field(0.70, description="Area under the precision-recall curve, at least.")
-    target_recall: Share = Field(0.80, description="Recall at which precision is judged.")
-    minimum_precision_at_target_recall: Share = Field(0.50, description="Precision there, at least.")
-    maximum_false_positive_rate: Share = Field(0.10, description="At the chosen threshold, at most.")
+    minimum_pr_auc: Share = Field(default=0.70, description="Area under the precision-recall curve, at least.")
+    target_recall: Share = Field(default=0.80, description="Recall at which precision is judged.")
+    minimum_precision_at_target_recall: Share = Field(default=0.50, description="Precision there, at least.")
+    maximum_false_positive_rate: Share = Field(default=0.10, description="At the chosen threshold, at most.")
 
-    seed: int = Field(7, ge=0, description="Seed of the training.")
-    threads: int = Field(1, ge=1, description="Threads of one training.")
+    seed: int = Field(default=7, ge=0, description="Seed of the training.")
+    threads: int = Field(default=1, ge=1, description="Threads of one training.")
 
     def latest_cycle_start(self, now: datetime) -> datetime:
         """The newest `cycle_at` at or before `now` (aware), in UTC.

@@ -1,0 +1,239 @@
+"""The few commands of the README: `fraud-assets demo`, `status` and `ui`.
+
+Imports that cost seconds stand in the functions that need them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from fraud_assets.storage.platform import Platform
+
+PROJECT = Path(__file__).resolve().parent.parent
+COLUMNS = ("tenant", "events", "records", "fraud", "decision", "model_version", "pr_auc", "activated_at")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 on success, 1 on an error that has a plain sentence, 2 on wrong usage."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except FraudAssetsError as error:
+        _say(f"fraud-assets: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fraud-assets", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, command, text in (
+        ("demo", demo, "make the demo company, run every tenant's cycle, and print what was decided"),
+        ("status", status, "print what was decided last for each tenant"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="one JSON object a tenant instead of the table")
+        sub.set_defaults(command=command)
+    text = "start Dagster (webserver and daemon) and MLflow on this machine, until Ctrl-C"
+    sub = commands.add_parser("ui", help=text, description=text)
+    sub.add_argument("--dagster-port", type=int, default=3000)
+    sub.add_argument("--mlflow-port", type=int, default=5000)
+    sub.set_defaults(command=ui)
+    return parser
+
+
+def demo(given: argparse.Namespace) -> int:
+    """Makes the demo company's database, then runs each active tenant's cycle in this process."""
+    from fraud_assets.definitions import open_platform
+    from fraud_assets.demo import database
+
+    platform = open_platform()
+    _say(f"Everything is kept in {_home()}")
+    database.create(platform.source.url, platform.now(), on_progress=_say)
+    _run_cycles(platform)
+    return _report(platform, as_json=given.json)
+
+
+def _run_cycles(platform: "Platform") -> None:
+    os.environ.update(environment())
+    import dagster as dg
+
+    from fraud_assets.definitions import build_definitions
+    from fraud_assets.orchestration.partitions import tenants
+
+    job = build_definitions(lambda: platform).resolve_job_def("tenant_cycle")
+    active = platform.source.active_tenants()
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(str(tenants.name), active)
+        for position, tenant in enumerate(active, start=1):
+            _say(f"[{position}/{len(active)}] {tenant}")
+            _run_cycle(platform, tenant, job, instance)
+
+
+def _run_cycle(
+    platform: "Platform", tenant: str, job: "dg.JobDefinition", instance: "dg.DagsterInstance"
+) -> None:
+    """Runs what is due. A failure is the tenant's alone: it is said, and the next tenant goes on."""
+    import dagster as dg
+
+    from fraud_assets.orchestration.assets.model import fail_window
+
+    start = platform.cycle_start(tenant)
+    last = platform.ledger.latest(tenant)
+    if last and last.cycle_started_at == start:
+        _say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
+        return
+    due = platform.retrain_due(tenant, start, fail_window())
+    _say(f"  {due.reason}")
+    stages = ["behavioural_profiles", "training_dataset", "trained_model", "active_model"]
+    result = job.execute_in_process(
+        partition_key=tenant,
+        instance=instance,
+        asset_selection=[dg.AssetKey(stage) for stage in (stages if due.is_due else stages[:1])],
+        run_config={"loggers": {"progress": {}}},
+        raise_on_error=False,
+    )
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        error = event.step_failure_data.error
+        _say(f"  {event.step_key} failed: {error.message.strip() if error else 'see the run in Dagster'}")
+
+
+def status(given: argparse.Namespace) -> int:
+    """Prints what the ledger says of each tenant of the source."""
+    from fraud_assets.definitions import open_platform
+
+    return _report(open_platform(), as_json=given.json)
+
+
+def _report(platform: "Platform", *, as_json: bool) -> int:
+    rows = list(_rows(platform))
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0
+    _print_table(rows, platform.now())
+    print("\nTo look at it, start both user interfaces with: uv run fraud-assets ui")
+    return 0
+
+
+def _rows(platform: "Platform") -> Iterator[dict[str, Any]]:
+    latest, champions = platform.ledger.latest_all(), platform.ledger.champions()
+    active = set(platform.source.active_tenants())
+    for tenant in platform.source.tenants().valid["tenant_id"].sort():
+        last, champion = latest.get(tenant), champions.get(tenant)
+        if tenant not in active:
+            decision = "Suspended: not run."
+        else:
+            decision = last.sentence if last else "No decision yet."
+        yield {
+            "tenant": tenant,
+            "events": _events(platform, tenant),
+            "records": last.records if last else None,
+            "fraud": last.fraud if last else None,
+            "decision": decision,
+            "model_version": champion.model_version if champion else None,
+            "pr_auc": champion.pr_auc if champion else None,
+            "activated_at": champion.decided_at.isoformat() if champion else None,
+        }
+
+
+def _events(platform: "Platform", tenant: str) -> int | None:
+    try:
+        return int(platform.tables.facts(tenant, "training_dataset")["events"])
+    except TableNotFound:
+        return None
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    head = ("tenant", "events", "records", "fraud", "model", "PR-AUC", "age", "decision")
+    lines = [head] + [
+        (
+            row["tenant"],
+            _number(row["events"]),
+            _number(row["records"]),
+            _number(row["fraud"]),
+            f"v{row['model_version']}" if row["model_version"] else "-",
+            f"{row['pr_auc']:.3f}" if row["pr_auc"] else "-",
+            _age(row["activated_at"], now),
+            row["decision"],
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    for line in lines:
+        cells = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=False))
+        )
+        print("  ".join([*cells, line[-1]]))
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _age(activated_at: str | None, now: datetime) -> str:
+    if activated_at is None:
+        return "-"
+    hours = (now - datetime.fromisoformat(activated_at)).total_seconds() / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
+
+
+def ui(given: argparse.Namespace) -> int:
+    """Runs both user interfaces until Ctrl-C; if one stops, all stop."""
+    from fraud_assets import servers
+
+    wanted = [servers.dagster(given.dagster_port)]
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        _say(f"MLflow is served elsewhere: {os.environ['MLFLOW_TRACKING_URI']}")
+    else:
+        wanted.append(servers.mlflow(given.mlflow_port, _home()))
+    return servers.run(wanted, environment(), say=_say)
+
+
+def _home() -> Path:
+    from fraud_assets.storage.platform import home
+
+    return home(os.environ)
+
+
+def environment() -> dict[str, str]:
+    """The environment in which Dagster and MLflow find this installation; lays out Dagster's home folder.
+
+    FRAUD_ASSETS_DAGSTER_URL puts Dagster's runs, events and schedules on PostgreSQL.
+    """
+    root = _home()
+    dagster_home = root / "dagster"
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    on_postgres = "FRAUD_ASSETS_DAGSTER_URL" in os.environ
+    instance = PROJECT / ("deploy/postgres/dagster.yaml" if on_postgres else "dagster.yaml")
+    if not instance.exists():
+        raise InvalidSettings(f"expected {instance}; run fraud-assets from a checkout of the project")
+    shutil.copyfile(instance, dagster_home / "dagster.yaml")
+    return {
+        **os.environ,
+        "FRAUD_ASSETS_HOME": str(root),
+        "DAGSTER_HOME": str(dagster_home),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What starts runs: the job, the nightly automation per tenant, and the sensor that follows the source's tenants."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence, Set
+from datetime import datetime
+
+import dagster as dg
+
+from fraud_assets.domain.errors import FraudAssetsError, RegistryUnreachable, SourceUnreachable
+from fraud_assets.orchestration.assets.model import ACTIVE_MODEL, fail_window
+from fraud_assets.orchestration.checks import freshness
+from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.storage.platform import Platform
+
+Opener = Callable[[], Platform]
+
+CYCLE_ASSETS = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
+
+tenant_cycle = dg.define_asset_job(
+    "tenant_cycle",
+    selection=list(CYCLE_ASSETS),
+    partitions_def=tenants,
+    description=(
+        "The whole chain for a tenant, retrain due or not. Launch it over all tenants to backfill: a job's "
+        "backfill is judged by its runs, so a tenant with too few records does not turn it red."
+    ),
+)
+
+
+class TenantCondition(dg.AutomationCondition[dg.AssetKey]):
+    """Narrows the candidates to the tenants that `chosen` names. It needs the user code server."""
+
+    def __init__(self, open_platform: Opener) -> None:
+        self.open_platform = open_platform
+
+    @property
+    def requires_cursor(self) -> bool:
+        return False
+
+    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:
+        """The tenants among `keys` for which the condition is true at `now`, last evaluated at `since`."""
+        raise NotImplementedError
+
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        since, candidates = context.previous_evaluation_time, context.candidate_subset
+        if since is None or candidates.is_empty:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        keys = candidates.expensively_compute_partition_keys()
+        chosen = set(self.chosen(self.open_platform(), keys, since, context.evaluation_time))
+        return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(chosen))
+
+
+class CycleStarts(TenantCondition):
+    """True once for each active tenant when the start of its daily cycle (02:00 by default) has passed."""
+
+    @property
+    def description(self) -> str:
+        return "The tenant is active and its daily cycle has started since the last evaluation"
+
+    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:
+        started = {key for key in keys if since < _cycle_start(platform, key, now)}
+        # The source is asked only when a cycle starts, not at every evaluation.
+        return iter(started and started & set(platform.source.active_tenants()))
+
+
+class RetrainIsDue(TenantCondition):
+    """True for a tenant whose champion is missing, damaged, or as old as the freshness policy allows."""
+
+    @property
+    def description(self) -> str:
+        return "No champion, a damaged one, or one that is as old as active_model's freshness policy allows"
+
+    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:
+        return (key for key in keys if _retrain_is_due(platform, key, now))
+
+
+def _cycle_start(platform: Platform, tenant: str, now: datetime) -> datetime:
+    """A tenant whose settings cannot be read keeps the default time, so that its own run shows the error."""
+    try:
+        return platform.settings(tenant).latest_cycle_start(now)
+    except FraudAssetsError:
+        return platform.default_settings.latest_cycle_start(now)
+
+
+def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
+    """A tenant whose champion cannot be judged is due: its own run shows the error, the others go on.
+
+    A registry that does not answer concerns all: the evaluation fails, and is tried again.
+    """
+    try:
+        return platform.retrain_due(tenant, _cycle_start(platform, tenant, now), fail_window()).is_due
+    except (RegistryUnreachable, SourceUnreachable):
+        raise
+    except FraudAssetsError:
+        return True
+
+
+def automate(assets: Sequence[dg.AssetsDefinition], open_platform: Opener) -> Sequence[dg.AssetsDefinition]:
+    """The assets with the nightly conditions: profiles every night, the others when a retrain is due."""
+    starts = CycleStarts(open_platform)
+    retrains = starts & RetrainIsDue(open_platform)
+
+    def condition(spec: dg.AssetSpec) -> dg.AssetSpec:
+        nightly = spec.key.to_user_string() == "behavioural_profiles"
+        return spec.replace_attributes(automation_condition=starts if nightly else retrains)
+
+    return [asset.map_asset_specs(condition) for asset in assets]
+
+
+nightly_cycle = dg.AutomationConditionSensorDefinition(
+    "nightly_cycle",
+    target="*",
+    # Conditions of our own are evaluated in the code server alone; elsewhere they are dropped in silence.
+    use_user_code_server=True,
+    # One run a tenant, not one backfill of all.
+    emit_backfills=False,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts each active tenant's cycle at its 02:00, and its retrain when the champion is due.",
+)
+
+
+def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
+    """The sensor that keeps the tenants of Dagster in step with the source's, and reports their freshness."""
+
+    @dg.sensor(
+        name="tenant_directory",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Adds a partition for each new active tenant and reports when a tenant's model turns stale. "
+            "A suspended tenant keeps its partition and its history, and is no longer run."
+        ),
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        platform = open_platform()
+        active = platform.source.active_tenants()
+        known = set(context.instance.get_dynamic_partitions(str(tenants.name)))
+        new = [tenant for tenant in active if tenant not in known]
+        before: dict[str, bool] = json.loads(context.cursor or "{}")
+        now = {tenant: check for tenant in active if (check := freshness(platform, tenant))}
+        changed = [check for tenant, check in now.items() if before.get(tenant) != check.passed]
+        if new:
+            context.log.info("New tenants: %s", ", ".join(new))
+        return dg.SensorResult(
+            dynamic_partitions_requests=[tenants.build_add_request(new)] if new else [],
+            asset_events=changed,
+            cursor=json.dumps({tenant: check.passed for tenant, check in now.items()}),
+            skip_reason=None if new or changed else f"{len(active)} active tenants, none new, none changed",
+        )
+
+    return sensor
+
+
+class _StageLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return str(record.__dict__["dagster_meta"]["orig_message"])
+
+
+def _said_by_a_stage(record: logging.LogRecord) -> bool:
+    return record.__dict__["dagster_meta"]["dagster_event"] is None
+
+
+@dg.logger(description="What the stages say, one line each, without Dagster's own events.")
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """Writes to stderr, for `fraud-assets demo`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_StageLines())
+    handler.addFilter(_said_by_a_stage)
+    logger = logging.Logger("fraud_assets", level=logging.INFO)
+    logger.addHandler(handler)
+    return logger

@@ -1,0 +1,125 @@
+"""One installation: its stores, its rules and its clock, and the few questions that take two of them.
+
+Where each store lies is decided here, from the environment and at the moment of opening.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from fraud_assets.compute import activation, quality
+from fraud_assets.domain import settings
+from fraud_assets.domain.errors import InvalidSettings, ModelDamaged
+from fraud_assets.domain.schemas import tenant_id
+from fraud_assets.storage.ledger import Entry, Ledger
+from fraud_assets.storage.registry import Registry
+from fraud_assets.storage.source import Source
+from fraud_assets.storage.tables import Tables
+
+DEFAULT_HOME = ".fraud_assets"
+
+
+def utc_now() -> datetime:
+    """The wall clock. The only one; everything else is handed the instant."""
+    return datetime.now(UTC)
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """Where everything is kept: FRAUD_ASSETS_HOME, or `.fraud_assets` in the current folder."""
+    return Path(environment.get("FRAUD_ASSETS_HOME") or DEFAULT_HOME).resolve()
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The stores of one installation.
+
+    `overrides` are the settings that differ from the defaults, as `domain.settings.for_tenant` reads them.
+    """
+
+    source: Source
+    tables: Tables
+    registry: Registry
+    ledger: Ledger
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    now: Callable[[], datetime] = utc_now
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Opens nothing yet. Every URL defaults to a file under the home folder.
+
+        FRAUD_ASSETS_SOURCE_URL, FRAUD_ASSETS_LEDGER_URL and MLFLOW_TRACKING_URI name servers instead.
+        Raises InvalidSettings if `settings.toml` in the home folder cannot be read.
+        """
+        root = home(environment)
+        root.mkdir(parents=True, exist_ok=True)
+        tracking_uri = environment.get("MLFLOW_TRACKING_URI")
+        return cls(
+            source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"sqlite:///{root}/source.db"),
+            tables=Tables(root / "tables"),
+            registry=Registry(
+                tracking_uri or f"sqlite:///{root}/mlflow.db", None if tracking_uri else str(root / "models")
+            ),
+            ledger=Ledger(environment.get("FRAUD_ASSETS_LEDGER_URL") or f"sqlite:///{root}/ledger.db"),
+            overrides=_read_overrides(root / "settings.toml"),
+        )
+
+    def settings(self, tenant: str) -> settings.Settings:
+        """The tenant's rules. Raises InvalidSettings."""
+        return settings.for_tenant(self.overrides, tenant_id(tenant))
+
+    def cycle_start(self, tenant: str) -> datetime:
+        """The start of the tenant's current cycle; the cut-off of everything that the cycle reads."""
+        return self.settings(tenant).latest_cycle_start(self.now())
+
+    def history(self, tenant: str, as_of: datetime) -> quality.Cleaned:
+        """The tenant's source tables as known at `as_of`, as far back as dataset and profiles need."""
+        rules = self.settings(tenant)
+        since = as_of - timedelta(days=rules.dataset_days + rules.profile_days + 7)
+        return quality.clean(self.source.read(tenant, since, as_of), tenant, as_of)
+
+    def champion(self, tenant: str) -> activation.Champion | None:
+        """What the ledger says is active."""
+        entry = self.ledger.champion(tenant)
+        return entry and champion_of(entry)
+
+    def champion_content(self, champion: activation.Champion | None) -> bytes | None:
+        """The champion's model if it is whole; a missing, truncated or altered one counts as none."""
+        if champion is None:
+            return None
+        try:
+            return self.registry.load(champion.tenant, champion.version, champion.digest)
+        except ModelDamaged:
+            return None
+
+    def retrain_due(self, tenant: str, cycle_start: datetime, retrain_after: timedelta) -> activation.Due:
+        """Whether the tenant's model is to be trained again in the cycle that starts at `cycle_start`."""
+        champion = self.champion(tenant)
+        damage = champion and self.registry.damage(tenant, champion.version, champion.digest)
+        after = self.settings(tenant).retrain_after or retrain_after
+        return activation.retrain(champion, damage, cycle_start, after)
+
+
+def champion_of(entry: Entry) -> activation.Champion:
+    """The champion that a ledger entry of an activation made."""
+    if entry.model_version is None or entry.model_digest is None:
+        raise ValueError(f"expected an activation with a model version and digest, got {entry}")
+    return activation.Champion(
+        tenant=entry.tenant,
+        version=entry.model_version,
+        digest=entry.model_digest,
+        cycle_started_at=entry.cycle_started_at,
+        activated_at=entry.decided_at,
+        pr_auc=entry.pr_auc,
+    )
+
+
+def _read_overrides(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSettings(f"expected a readable TOML file at {path}: {error}") from error

@@ -1,0 +1,244 @@
+"""The tenant's operational database: read-only, one consistent snapshot a read. No writing, no rules.
+
+Rows that break a rule come along: `compute.quality` sets them aside. A value that cannot be read as
+its declared type becomes null, and its column is named in the row's `unreadable`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import dataframely as dy
+import polars as pl
+from adbc_driver_manager import dbapi
+from adbc_driver_postgresql import dbapi as postgresql
+from adbc_driver_sqlite import dbapi as sqlite
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from fraud_assets.domain.errors import InvalidSettings, SourceMismatch, SourceUnreachable
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, Tenant, tenant_id
+from fraud_assets.storage.dialects import POSTGRESQL, SQLITE, Dialect, typed
+
+_DAY: Final = timedelta(days=1)
+_EVENTS: Final = "FROM attendance_event AS e WHERE e.tenant_id = $1"
+# Without keepalives a reader waits two hours for a server that vanished.
+_CONNECTION: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+
+@dataclass(frozen=True)
+class Tenants:
+    """The source's tenants, sorted by id: `valid` rows, and those `set_aside` because they break a
+    rule of `schemas.Tenant`, with `rules`, the names of those rules."""
+
+    valid: pl.DataFrame
+    set_aside: pl.DataFrame
+
+
+@dataclass(frozen=True, repr=False)
+class Source:
+    """The database behind `sqlite:////absolute/path.db` or `postgresql://user:password@host:port/database`.
+
+    Opens nothing until it is read. Raises InvalidSettings for any other URL. Reading raises
+    SourceUnreachable and SourceMismatch, and returns nothing rather than a part.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        _parsed(self.url)
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"Source({str(_parsed(self.url))!r})"
+
+    def tenants(self) -> Tenants:
+        """Every tenant of the source, suspended ones too."""
+        with self.snapshot() as snapshot:
+            rows = snapshot.tenants()
+        valid, failure = Tenant.filter(rows.select(Tenant.column_names()))
+        return Tenants(valid.sort("tenant_id"), _with_rules(failure.details()))
+
+    def active_tenants(self) -> list[str]:
+        """The ids of the valid tenants that are not suspended, sorted."""
+        return self.tenants().valid.filter("is_active")["tenant_id"].to_list()
+
+    def read(self, tenant: str, since: datetime, until: datetime) -> History:
+        """A tenant's tables as known at `until`, as read: with `unreadable`, rows sorted by id.
+
+        since, until    aware instants
+        event           punched in at `since` or later
+        outcome         of those events, and of events that the source does not have
+        shift           scheduled from a day before `since` to a day after `until`, or of those events
+        site, guard     all
+
+        A row comes along too if the instant that decides about it is missing or cannot be read.
+        Raises InvalidTenantId besides.
+        """
+        tenant_id(tenant)
+        with self.snapshot() as snapshot:
+            tables = {name: snapshot.table(name, tenant, since) for name in SOURCE_TABLES}
+        return _within(tables, since, until)
+
+    @contextmanager
+    def snapshot(self) -> Iterator["Snapshot"]:
+        """A connection of its own in a transaction that cannot write; closed at the end."""
+        url = _parsed(self.url)
+        dialect = SQLITE if url.drivername == "sqlite" else POSTGRESQL
+        try:
+            connection = _connect(url)
+        except dbapi.Error as error:
+            raise _unreachable(url, error) from None
+        with connection:
+            snapshot = Snapshot(url, dialect, connection)
+            for statement in dialect.begin:
+                snapshot.fetch(statement)
+            yield snapshot
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One connection in one transaction: every query sees the same moment."""
+
+    url: URL
+    dialect: Dialect
+    connection: dbapi.Connection
+
+    def fetch(self, query: str, *values: object) -> pl.DataFrame:
+        """The rows of a query with bound values `$1`, `$2` and so on."""
+        try:
+            with self.connection.cursor(adbc_stmt_kwargs=dict(self.dialect.options)) as cursor:
+                cursor.execute(query, values or None)
+                return cursor.fetch_polars()
+        except (dbapi.Error, pl.exceptions.PolarsError) as error:
+            raise _unreachable(self.url, error) from None
+
+    def tenants(self) -> pl.DataFrame:
+        """The tenant table as read."""
+        columns = self._columns("tenant", Tenant)
+        return typed(self.fetch(self.dialect.select("tenant", columns, "true")), columns)
+
+    def table(self, name: SourceTable, tenant: str, since: datetime) -> pl.DataFrame:
+        """A tenant's table as read; of events and shifts at least those that matter from `since` on.
+
+        Outcomes have one more column, `has_event`: whether the source has the event at all.
+        """
+        columns = self._columns(name, SOURCE_TABLES[name])
+        of_tenant, window, more = "t.tenant_id = $1", self._window(name), ()
+        if name == "outcome":
+            more = (f"COALESCE(t.event_id IN (SELECT e.event_id {_EVENTS}), false) AS has_event",)
+        query = self.dialect.select(name, columns, of_tenant + window, *more)
+        values = (tenant, self.dialect.instant(since - _DAY)) if window else (tenant,)
+        # A collation may call other ids equal to the tenant's.
+        return typed(self.fetch(query, *values), columns).filter(pl.col("tenant_id") == tenant)
+
+    def _window(self, name: SourceTable) -> str:
+        recent = self.dialect.recent
+        if name == "attendance_event":
+            return f" AND {recent('t.punch_in_at', '$2')}"
+        if name == "shift":
+            referenced = f"t.shift_id IN (SELECT e.shift_id {_EVENTS} AND {recent('e.punch_in_at', '$2')})"
+            return f" AND ({referenced} OR {recent('t.scheduled_start', '$2')})"
+        return ""
+
+    def _columns(self, table: str, schema: type[dy.Schema]) -> dict[str, pl.DataType]:
+        """The columns to read of a table. Raises SourceMismatch unless the source has them all."""
+        columns = {
+            name: dtype for name, dtype in schema.create_empty().schema.items() if name != "unreadable"
+        }
+        found = dict(self.fetch(self.dialect.columns, table).iter_rows())
+        if problems := [
+            f"column {name}: expected {self.dialect.expected(dtype)}, got {found.get(name, 'no such column')}"
+            for name, dtype in columns.items()
+            if not self.dialect.can_read(dtype, found.get(name))
+        ]:
+            got = (
+                "; ".join(problems) if found else f"expected columns {', '.join(columns)}, got no such table"
+            )
+            raise SourceMismatch(
+                f"table {table} of {self.url}: {got}; give the table these columns, or a view that has them"
+            )
+        return columns
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is not None and (_is_sqlite_file(parsed) or _is_server(parsed)):
+        return parsed
+    raise InvalidSettings(
+        "expected a source URL such as sqlite:////absolute/path.db or "
+        "postgresql://user:password@host:5432/database, "
+        f"got {parsed or 'one that cannot be parsed'}; correct FRAUD_ASSETS_SOURCE_URL"
+    )
+
+
+def _is_sqlite_file(url: URL) -> bool:
+    return url.drivername == "sqlite" and Path(url.database or "").is_absolute() and not url.query
+
+
+def _is_server(url: URL) -> bool:
+    return url.drivername == "postgresql" and url.host is not None and "password" not in url.query
+
+
+def _connect(url: URL) -> dbapi.Connection:
+    if url.drivername == "sqlite":
+        return sqlite.connect(f"file:{quote(url.database or '')}?mode=ro", autocommit=True)
+    chosen = url.set(query={**_CONNECTION, **url.query})
+    return postgresql.connect(chosen.render_as_string(hide_password=False), autocommit=True)
+
+
+def _unreachable(url: URL, error: Exception) -> SourceUnreachable:
+    """The driver's words without the password, which they may repeat."""
+    words = str(error).partition("\nQuery was")[0].strip()
+    for secret in filter(None, (url.password, quote(url.password or "", safe=""))):
+        words = words.replace(secret, "***")
+    return SourceUnreachable(
+        f"expected {url} to answer, got: {words}; check that it is there, and that its reader may read it"
+    )
+
+
+def _with_rules(details: pl.DataFrame) -> pl.DataFrame:
+    columns = Tenant.column_names()
+    rules = [name for name in details.columns if name not in columns]
+    broken = [pl.when(pl.col(name) == "invalid").then(pl.lit(name)) for name in rules]
+    return details.select(*columns, rules=pl.concat_str(broken, separator=", ", ignore_nulls=True))
+
+
+def _within(tables: Mapping[SourceTable, pl.DataFrame], since: datetime, until: datetime) -> History:
+    events = tables["attendance_event"].filter(_from("punch_in_at", since), _by("known_at", until))
+    scheduled = _from("scheduled_start", since - _DAY) & _by("scheduled_start", until + _DAY)
+    shifts = tables["shift"].filter(_by("published_at", until), scheduled | _is_one_of("shift_id", events))
+    unknown = ~pl.col("has_event")
+    outcomes = tables["outcome"].filter(_by("known_at", until), unknown | _is_one_of("event_id", events))
+    kept = {**tables, "attendance_event": events, "shift": shifts, "outcome": outcomes}
+    return History(**{name: _in_order(rows, SOURCE_TABLES[name]) for name, rows in kept.items()})
+
+
+def _from(column: str, since: datetime) -> pl.Expr:
+    return pl.col(column).is_null() | (pl.col(column) >= since)
+
+
+def _by(column: str, until: datetime) -> pl.Expr:
+    return pl.col(column).is_null() | (pl.col(column) <= until)
+
+
+def _is_one_of(column: str, rows: pl.DataFrame) -> pl.Expr:
+    return pl.col(column).is_in(rows[column].drop_nulls().implode())
+
+
+def _in_order(rows: pl.DataFrame, schema: type[dy.Schema]) -> pl.DataFrame:
+    """By id, then by everything else, so that an engine's own order is never seen."""
+    columns = schema.column_names()
+    return rows.select(columns).sort([*schema.primary_key(), *columns])

@@ -1,0 +1,344 @@
+"""Bad rows are set aside and counted by rule; good rows are left alone."""
+
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from fraud_assets.compute import quality
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable
+from fraud_assets.domain.settings import for_tenant
+from fraud_assets_tests.builders import NOON, history
+
+AS_OF = NOON + timedelta(days=30)
+NAN, INF = float("nan"), float("inf")
+DEFAULTS = for_tenant({}, "acme")
+
+
+def clean(**rows: list[dict[str, Any]]) -> quality.Cleaned:
+    return quality.clean(history(as_read=True, **rows), "acme", AS_OF)
+
+
+def rules(cleaned: quality.Cleaned, table: str = "attendance_event") -> dict[str, int]:
+    return dict(cleaned.set_aside.filter(pl.col("table") == table).select("rule", "rows").iter_rows())
+
+
+def total(cleaned: quality.Cleaned, table: str) -> dict[str, int]:
+    return cleaned.totals.row(by_predicate=pl.col("table") == table, named=True)
+
+
+def ids(cleaned: quality.Cleaned) -> list[str]:
+    return cleaned.history.attendance_event["event_id"].to_list()
+
+
+def same(one: History, other: History) -> None:
+    for field in fields(History):
+        assert_frame_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def test_clean_rows_are_kept_without_the_readers_column() -> None:
+    given_rows = history(attendance_event=[{"shift_id": "h1"}], shift=[{}], outcome=[{}])
+    cleaned = clean(attendance_event=[{"shift_id": "h1"}], shift=[{}], outcome=[{}])
+    same(cleaned.history, given_rows)
+    assert cleaned.set_aside.is_empty()
+    assert cleaned.totals["kept"].to_list() == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        ({"guard_id": "nobody"}, "unknown_guard"),
+        ({"site_id": "site of another tenant"}, "unknown_site"),
+        ({"tenant_id": "rival"}, "other_tenant"),
+        ({"punch_out_at": NOON - timedelta(seconds=1)}, "punch_out_is_not_before_punch_in"),
+        ({"punch_in_at": NOON, "known_at": NOON - timedelta(minutes=6)}, "punch_in_is_not_in_the_future"),
+        ({"punch_out_at": None, "unreadable": "punch_out_at"}, "every_value_is_readable"),
+        (
+            {"punch_in_at": None, "known_at": NOON, "unreadable": "punch_in_at"},
+            "punch_in_at|nullability",
+        ),
+        ({"punch_in_at": NOON.replace(year=1970)}, "punch_in_at|min"),
+        ({"known_at": NOON.replace(year=2150)}, "known_at|max"),
+        ({"latitude": 91.0}, "latitude|max"),
+        ({"longitude": -180.5}, "longitude|min"),
+        ({"latitude": 0.0, "longitude": 0.0}, "position_is_not_null_island"),
+        ({"latitude": None}, "position_is_whole"),
+        ({"accuracy_m": -1.0}, "accuracy_m|min"),
+        ({"face_distance": -0.1}, "face_distance|min"),
+        ({"face_distance": NAN}, "face_distance|nan"),
+        ({"accuracy_m": INF}, "accuracy_m|inf"),
+        ({"longitude": -INF}, "longitude|inf"),
+        ({"event_id": ""}, "event_id|min_length"),
+        ({"device_id": ""}, "device_id|min_length"),
+        ({"entry_source": "carrier pigeon"}, "entry_source|check"),
+    ],
+)
+def test_a_bad_event_is_set_aside_under_its_rule(bad: dict[str, Any], rule: str) -> None:
+    cleaned = clean(attendance_event=[{"event_id": "good"}, {"event_id": "bad"} | bad])
+    assert rules(cleaned)[rule] == 1
+    assert ids(cleaned) == ["good"]
+    assert total(cleaned, "attendance_event")["set_aside"] == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "bad", "rule"),
+    [
+        ("site", {"site_id": "s2", "tz": "Europe/Nowhere"}, "unknown_time_zone"),
+        ("site", {"site_id": "s2", "tz": "+01:00"}, "unknown_time_zone"),
+        ("site", {"site_id": "s2", "tz": "../../etc/passwd"}, "unknown_time_zone"),
+        ("site", {"site_id": "s2", "tz": ""}, "tz|min_length"),
+        ("site", {"site_id": "s2", "latitude": 91.0}, "latitude|max"),
+        ("site", {"site_id": "s2", "radius_m": -1.0}, "radius_m|min"),
+        ("site", {"site_id": "s2", "tenant_id": "rival"}, "other_tenant"),
+        ("guard", {"guard_id": ""}, "guard_id|min_length"),
+        ("shift", {"shift_id": "h2", "guard_id": "nobody"}, "unknown_guard"),
+        ("shift", {"shift_id": "h2", "site_id": "nowhere"}, "unknown_site"),
+        ("shift", {"shift_id": "h2", "scheduled_end": NOON}, "end_is_after_start"),
+        ("outcome", {"outcome_id": "o2", "verdict": "guilty"}, "verdict|check"),
+    ],
+)
+def test_a_bad_row_of_another_table_is_set_aside_under_its_rule(
+    table: str, bad: dict[str, Any], rule: str
+) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {"attendance_event": [{}], table: [{}, bad]}
+    cleaned = clean(**rows)
+    assert rules(cleaned, table)[rule] == 1
+    assert total(cleaned, table)["kept"] == 1
+
+
+def test_a_row_that_breaks_two_rules_counts_under_both_and_once_in_all() -> None:
+    cleaned = clean(attendance_event=[{"latitude": 91.0, "guard_id": "nobody"}])
+    assert rules(cleaned) == {"latitude|max": 1, "unknown_guard": 1}
+    assert total(cleaned, "attendance_event")["set_aside"] == 1
+
+
+def test_of_equal_rows_one_is_kept() -> None:
+    cleaned = clean(attendance_event=[{"face_distance": None}] * 3)
+    assert rules(cleaned) == {"repeated_row": 2}
+    assert ids(cleaned) == ["e1"]
+
+
+def test_of_equal_bad_rows_none_is_kept() -> None:
+    cleaned = clean(attendance_event=[{"latitude": NAN}] * 2)
+    assert rules(cleaned) == {"latitude|max": 1, "latitude|nan": 1, "repeated_row": 1}
+    assert ids(cleaned) == []
+
+
+def test_rows_of_one_id_that_differ_are_all_set_aside() -> None:
+    cleaned = clean(attendance_event=[{}, {"latitude": 40.5}, {"event_id": "e2"}])
+    assert rules(cleaned) == {"conflicting_id": 2}
+    assert ids(cleaned) == ["e2"]
+
+
+def test_a_leaked_row_of_another_tenant_does_not_conflict_with_ours() -> None:
+    cleaned = clean(attendance_event=[{}, {"tenant_id": "rival", "latitude": 40.5}])
+    assert rules(cleaned) == {"other_tenant": 1}
+    assert ids(cleaned) == ["e1"]
+
+
+def test_rows_without_an_id_do_not_conflict_with_each_other() -> None:
+    no_id = {"event_id": None, "unreadable": "event_id"}
+    cleaned = clean(attendance_event=[no_id, no_id | {"latitude": 40.5}])
+    assert rules(cleaned) == {"every_value_is_readable": 2, "event_id|nullability": 2}
+
+
+@pytest.mark.parametrize(
+    ("table", "late"),
+    [
+        ("attendance_event", {"known_at": AS_OF + timedelta(seconds=1)}),
+        ("shift", {"published_at": AS_OF + timedelta(seconds=1)}),
+        ("outcome", {"known_at": AS_OF + timedelta(seconds=1)}),
+        ("outcome", {"decided_at": AS_OF + timedelta(seconds=1)}),
+    ],
+)
+def test_a_row_not_known_yet_is_neither_seen_nor_bad(table: str, late: dict[str, Any]) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {"attendance_event": [{}], table: [late]}
+    cleaned = clean(**rows)
+    assert total(cleaned, table) == {
+        "table": table, "read": 1, "not_known_yet": 1, "set_aside": 0, "kept": 0,
+    }  # fmt: skip
+    assert rules(cleaned, table) == {}
+
+
+def test_a_row_known_at_the_very_cut_off_is_seen() -> None:
+    assert ids(clean(attendance_event=[{"known_at": AS_OF}])) == ["e1"]
+
+
+def test_a_later_correction_does_not_conflict_before_it_is_known() -> None:
+    later = {"latitude": 40.5, "known_at": AS_OF + timedelta(days=1)}
+    assert ids(clean(attendance_event=[{}, later])) == ["e1"]
+
+
+def test_a_set_aside_site_takes_its_shifts_and_events_along() -> None:
+    cleaned = clean(site=[{"tz": "Mars/Olympus"}], shift=[{}], attendance_event=[{}], outcome=[{}])
+    assert cleaned.set_aside.select("table", "rule").rows() == [
+        ("attendance_event", "unknown_site"),
+        ("outcome", "event_set_aside"),
+        ("shift", "unknown_site"),
+        ("site", "unknown_time_zone"),
+    ]
+
+
+@pytest.mark.parametrize("shift", [{"shift_id": "other"}, {"guard_id": "g2"}, {"site_id": "nowhere"}])
+def test_an_event_keeps_no_shift_that_is_not_its_guards(shift: dict[str, Any]) -> None:
+    guards = [{}, {"guard_id": "g2"}]
+    cleaned = clean(guard=guards, shift=[shift], attendance_event=[{"shift_id": "h1"}])
+    assert cleaned.history.attendance_event["shift_id"].to_list() == [None]
+    assert rules(cleaned) == {"unknown_shift": 1}
+    assert total(cleaned, "attendance_event")["set_aside"] == 0
+
+
+def test_an_outcome_says_why_its_event_is_missing() -> None:
+    events = [
+        {"event_id": "bad", "guard_id": "nobody"},
+        {"event_id": "late", "known_at": AS_OF.replace(year=2027)},
+    ]
+    of = [{"outcome_id": name, "event_id": name} for name in ("bad", "late", "never happened")]
+    cleaned = clean(attendance_event=events, outcome=of)
+    assert rules(cleaned, "outcome") == {"event_set_aside": 1, "unknown_event": 2}
+
+
+def test_two_outcomes_that_disagree_are_both_kept_for_the_labels() -> None:
+    outcomes = [{}, {"outcome_id": "o2", "verdict": "legitimate"}]
+    cleaned = clean(attendance_event=[{}], outcome=outcomes)
+    assert total(cleaned, "outcome")["kept"] == 2
+
+
+def test_no_rows_at_all_are_clean() -> None:
+    empty = history(site=[], guard=[], as_read=True)
+    cleaned = quality.clean(empty, "acme", AS_OF)
+    same(cleaned.history, history(site=[], guard=[]))
+    assert cleaned.totals["read"].sum() == 0
+    assert cleaned.set_aside.schema == {"table": pl.String, "rule": pl.String, "rows": pl.Int64}
+    assert quality.corrupt_guards(cleaned, DEFAULTS) == {}
+
+
+def test_a_table_of_bad_rows_only_leaves_an_empty_table_of_the_right_types() -> None:
+    cleaned = quality.clean(history(as_read=True, attendance_event=[{}], shift=[{}]), "rival", AS_OF)
+    same(cleaned.history, history(site=[], guard=[]))
+    assert cleaned.totals["set_aside"].to_list() == [1, 1, 1, 1, 0]
+
+
+def events(good: int, bad: int, **row: Any) -> list[dict[str, Any]]:
+    wrong = [{"event_id": f"b{n}", "latitude": 91.0, **row} for n in range(bad)]
+    return wrong + [{"event_id": f"g{n}", **row} for n in range(good)]
+
+
+def corrupt(**rows: list[dict[str, Any]]) -> dict[str, str]:
+    return quality.corrupt_guards(clean(**rows), DEFAULTS)
+
+
+def test_a_corrupt_guard_is_named_with_the_reason() -> None:
+    rows = events(good=2, bad=5)
+    rows[0]["punch_out_at"] = NOON - timedelta(hours=1)
+    reason = "5 of 7 events set aside: latitude|max 5, punch_out_is_not_before_punch_in 1"
+    assert corrupt(attendance_event=rows) == {"g1": reason}
+
+
+@pytest.mark.parametrize(("good", "bad", "named"), [(3, 3, True), (4, 3, False), (0, 2, False), (0, 3, True)])
+def test_half_of_at_least_three_events_make_a_guard_corrupt(good: int, bad: int, named: bool) -> None:
+    assert bool(corrupt(attendance_event=events(good, bad))) is named
+
+
+def test_a_guard_without_a_bad_event_is_never_corrupt() -> None:
+    strict = for_tenant({"default": {"profile_corrupt_share": 0}}, "acme")
+    assert quality.corrupt_guards(clean(attendance_event=events(good=5, bad=0)), strict) == {}
+
+
+def test_a_delivery_sent_twice_makes_nobody_corrupt() -> None:
+    assert corrupt(attendance_event=events(good=5, bad=0) * 2) == {}
+
+
+def test_another_tenants_events_do_not_make_our_guard_corrupt() -> None:
+    assert corrupt(attendance_event=events(good=5, bad=0, tenant_id="rival")) == {}
+
+
+def test_a_guard_whose_own_row_is_bad_is_named_for_that() -> None:
+    bad = {"is_enabled": None, "unreadable": "is_enabled"}
+    reason = "1 of 1 guard rows set aside: every_value_is_readable 1, is_enabled|nullability 1"
+    assert corrupt(guard=[bad], attendance_event=events(good=3, bad=1)) == {"g1": reason}
+
+
+def test_only_active_guards_are_named_for_their_events() -> None:
+    rows = events(good=0, bad=5) + events(good=0, bad=5, guard_id="stranger")
+    assert corrupt(guard=[{"is_verified": False}], attendance_event=rows) == {}
+
+
+_ANY_TABLE: list[dict[str, Any]] = [{}, {"tenant_id": "rival"}, {"tenant_id": ""}, {"unreadable": "anything"}]
+_LATE = AS_OF + timedelta(days=1)
+_MESS: dict[SourceTable, list[dict[str, Any]]] = {
+    "site": [{"site_id": "s2"}, {"site_id": None}, {"tz": "nowhere"}, {"tz": None}, {"latitude": NAN}],
+    "guard": [{"guard_id": "g2"}, {"guard_id": ""}, {"is_enabled": None}, {"name": "Another"}],
+    "shift": [{"shift_id": "h2"}, {"guard_id": "g2"}, {"scheduled_end": NOON}, {"published_at": _LATE}],
+    "attendance_event": [
+        {"event_id": "e2"},
+        {"event_id": None},
+        {"guard_id": "g2"},
+        {"site_id": "s2"},
+        {"shift_id": "h1"},
+        {"latitude": INF},
+        {"punch_out_at": NOON - timedelta(days=1)},
+        {"known_at": _LATE},
+    ],
+    "outcome": [{"outcome_id": "o2"}, {"event_id": "e2"}, {"verdict": None}, {"decided_at": _LATE}],
+}
+
+
+def _messy_rows(table: SourceTable) -> st.SearchStrategy[list[dict[str, Any]]]:
+    change = st.sampled_from(_ANY_TABLE + _MESS[table])
+    return st.lists(st.tuples(change, change).map(lambda two: {**two[0], **two[1]}), max_size=6)
+
+
+messy = st.fixed_dictionaries({table: _messy_rows(table) for table in SOURCE_TABLES})
+
+
+@given(messy)
+@hypothesis_settings(deadline=None, max_examples=80)
+def test_every_row_read_is_kept_or_counted(rows: dict[str, list[dict[str, Any]]]) -> None:
+    cleaned = clean(**rows)
+    counted = cleaned.totals["kept"] + cleaned.totals["set_aside"] + cleaned.totals["not_known_yet"]
+    assert cleaned.totals["read"].to_list() == counted.to_list() == [len(rows[t]) for t in SOURCE_TABLES]
+    kept = [getattr(cleaned.history, table).height for table in SOURCE_TABLES]
+    assert cleaned.totals["kept"].to_list() == kept
+
+
+@given(messy)
+@hypothesis_settings(deadline=None, max_examples=40)
+def test_a_table_has_rows_set_aside_just_when_a_rule_names_it(rows: dict[str, list[dict[str, Any]]]) -> None:
+    cleaned = clean(**rows)
+    named = cleaned.set_aside.filter(pl.col("rule") != "unknown_shift")["table"].unique().sort()
+    counted = cleaned.totals.filter(pl.col("set_aside") > 0)["table"].sort()
+    assert named.to_list() == counted.to_list()
+
+
+@given(messy)
+@hypothesis_settings(deadline=None, max_examples=40)
+def test_cleaning_the_clean_changes_nothing(rows: dict[str, list[dict[str, Any]]]) -> None:
+    once = clean(**rows).history
+    twice = quality.clean(once, "acme", AS_OF)
+    same(twice.history, once)
+    assert twice.set_aside.is_empty()
+
+
+@given(messy)
+@hypothesis_settings(deadline=None, max_examples=40)
+def test_clean_rows_obey_their_schema_and_refer_to_each_other(rows: dict[str, list[dict[str, Any]]]) -> None:
+    tidy = clean(**rows).history
+    for table, schema in SOURCE_TABLES.items():
+        schema.validate(getattr(tidy, table).with_columns(unreadable=pl.lit(None, pl.String)))
+    events, shifts = tidy.attendance_event, tidy.shift
+    for child, key, parent in [
+        (events, "guard_id", tidy.guard),
+        (events, "site_id", tidy.site),
+        (events.drop_nulls("shift_id"), "shift_id", shifts),
+        (shifts, "guard_id", tidy.guard),
+        (shifts, "site_id", tidy.site),
+        (tidy.outcome, "event_id", events),
+    ]:
+        assert set(child[key]) <= set(parent[key])

