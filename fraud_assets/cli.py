@@ -88,6 +88,7 @@ def _run_cycle(
     """Runs what is due. A failure is the tenant's alone: it is said, and the next tenant goes on."""
     import dagster as dg
 
+    from fraud_assets import cycle
     from fraud_assets.orchestration.assets.model import fail_window
 
     start = platform.cycle_start(tenant)
@@ -95,9 +96,9 @@ def _run_cycle(
     if last and last.cycle_started_at == start:
         _say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
         return
-    due = platform.retrain_due(tenant, start, fail_window())
+    due = cycle.retrain_due(platform, tenant, start, fail_window())
     _say(f"  {due.reason}")
-    stages = ["behavioural_profiles", "training_dataset", "trained_model", "active_model"]
+    stages = cycle.CYCLE_STAGES
     result = job.execute_in_process(
         partition_key=tenant,
         instance=instance,

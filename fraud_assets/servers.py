@@ -35,11 +35,28 @@ def dagster(port: int) -> Server:
 
 def mlflow(port: int, home: Path) -> Server:
     """The tracking server over the embedded registry in `home`."""
-    store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", f"{home}/models"]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{home}/mlflow.db",
+        "--artifacts-destination",
+        f"{home}/models",
+    ]
     return Server(
         "MLflow",
         port,
-        [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", *store],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            *store,
+        ],
     )
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, TrainingDataset
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday, 13:00 in Madrid."""
@@ -91,3 +92,41 @@ def history(*, as_read: bool = False, **rows: Sequence[dict[str, Any]]) -> Histo
     """A tenant's tables; sites and guards default to one row each, the others to none."""
     given: dict[str, Sequence[dict[str, Any]]] = {"site": [{}], "guard": [{}], **rows}
     return History(**{name: table(name, given.get(name, []), as_read=as_read) for name in SOURCE_TABLES})
+
+
+def training_dataset(records: int = 300, *, seed: int = 0, fraud_share: float = 0.2) -> pl.DataFrame:
+    """Labelled events a minute apart; four features tell fraud from the rest, the others are noise."""
+    random = np.random.default_rng(seed)
+    fraud = random.random(records) < fraud_share
+    schema = TrainingDataset.create_empty().schema
+    columns = {name: _noise(dtype, records, random) for name, dtype in schema.items()} | {
+        "tenant_id": ["acme"] * records,
+        "event_id": [f"e{number:05d}" for number in range(records)],
+        "punch_in_at": [NOON + timedelta(minutes=number) for number in range(records)],
+        "travel_speed_kmh": _some(random.gamma(1 + 2 * fraud, 30), random),
+        "minutes_early": _some(random.normal(3 - 15 * fraud, 10), random),
+        "face_recognition_confidence": _some(np.clip(random.normal(0.7 - 0.2 * fraud, 0.15), 0, 1), random),
+        "time_since_last_event": random.uniform(0, 86_400, records).tolist(),
+        "entry_source": [
+            "supervisor" if odd else "mobile" for odd in random.random(records) < 0.1 + 0.3 * fraud
+        ],
+        "is_fraud": fraud.tolist(),
+    }
+    return pl.DataFrame({name: pl.Series(columns[name], dtype=dtype) for name, dtype in schema.items()})
+
+
+def _noise(dtype: pl.DataType, records: int, random: np.random.Generator) -> list[Any]:
+    if dtype == pl.Float64:
+        return _some(random.random(records), random)
+    ones_and_twos = random.integers(1, 3, records).tolist()
+    if dtype == pl.Boolean:
+        return [number == 2 for number in ones_and_twos]
+    return [f"x{number}" for number in ones_and_twos] if dtype == pl.String else ones_and_twos
+
+
+def _some(values: np.ndarray, random: np.random.Generator) -> list[float | None]:
+    """The values with a tenth of them not known."""
+    return [
+        None if missing else float(value)
+        for value, missing in zip(values, random.random(values.size) < 0.1, strict=True)
+    ]

@@ -1,14 +1,18 @@
-"""The two decisions of a cycle: is a retrain due, and may a candidate become the champion.
+"""From a submission to a candidate to the champion, and the two decisions on that way.
 
-Pure rules with their reasons in words. Nothing is moved, loaded or written here.
+Is a retrain due, and may a candidate become the champion: pure rules with their reasons in words.
+Nothing is moved, loaded or written here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import polars as pl
+
 from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.settings import Settings
 
 
@@ -38,6 +42,40 @@ class Decision:
     def sentence(self) -> str:
         """The whole decision in one sentence."""
         return f"{_OPENINGS[self.verdict]}: {'; '.join(self.reasons)}."
+
+
+@dataclass(frozen=True)
+class Submission:
+    """All that is recorded of a training. `facts` become tags, `pictures` are PNG files by name."""
+
+    model: Model
+    metrics: Metrics
+    dataset_digest: str
+    facts: Mapping[str, str]
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+    pictures: Mapping[str, bytes]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a version is found by: the facts and the digests of its dataset, features and model."""
+        return {
+            **self.facts,
+            "dataset_digest": self.dataset_digest,
+            "features_digest": features_digest(self.model.features),
+            "model_digest": self.model.digest,
+        }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered version. `digest` is the SHA-256 of its model file as it was handed in."""
+
+    version: int
+    run_id: str
+    digest: str
+    metrics: Metrics
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -126,10 +164,12 @@ def _at_most(name: str, value: float, limit: float) -> tuple[bool, str]:
 
 
 def _told_apart(value: float, limit: float) -> tuple[str, str]:
-    """Both with two decimals, or with as many as it takes for different numbers to look different."""
-    texts = ((f"{value:.{digits}f}", f"{limit:.{digits}f}") for digits in range(2, 9))
-    honest = (pair for pair in texts if (pair[0] == pair[1]) == (value == limit))
-    return next(honest, (repr(value), repr(limit)))
+    """Two decimals, or more until different numbers look different and a limit such as 0.705 is whole."""
+    for digits in range(2, 9):
+        shown, bound = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        if (shown == bound) == (value == limit) and (float(bound) == limit or digits > 3):
+            return shown, bound
+    return repr(value), repr(limit)
 
 
 def _days(age: timedelta) -> str:

@@ -3,6 +3,7 @@
 Scores that tie are one point of every curve: no measure here depends on the order of the rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,12 @@ class Metrics:
     def as_dict(self) -> dict[str, float]:
         """The numbers under their published names."""
         return {name: float(getattr(self, field)) for field, name in METRIC_NAMES.items()}
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, float]) -> "Metrics":
+        """The inverse of `as_dict`; other names are left aside. Raises KeyError for a missing one."""
+        shares = {field: numbers[name] for field, name in METRIC_NAMES.items()}
+        return cls(**shares | {"records": int(shares["records"]), "fraud": int(shares["fraud"])})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

@@ -31,24 +31,16 @@ def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> p
 
     `events`: AttendanceEvent rows of the tenant, any number; they need not stand in `history`, which
     is clean. `profiles`: Profile rows, of which each event uses its guard's latest snapshot at or before
-    its punch-in. A row depends on nothing but its event and what that may see: one event alone gives
-    the same bits as a thousand.
+    its punch-in, however old. A row depends on nothing but its event and what that may see: one
+    event alone gives the same bits as a thousand.
     """
     own = observe(events, history).with_row_index("query").with_columns(at="punch_in_at")
     past = observe(history.attendance_event, history).sort("punch_in_at", "event_id").with_row_index("order")
     described = (
         own.join(_in_batches(own.sort("at"), past), on="query", how="left")
+        .with_columns(_against_past())
         .pipe(_with_calendar)
         .pipe(_with_profile, profiles)
-        .with_columns(
-            pl.col("biometric_mismatch_count_30d").fill_null(0),
-            device_guards_30d=pl.when(pl.col("device_id").is_not_null()).then(
-                pl.col("device_guards_30d").fill_null(0)
-            ),
-            minutes_early=pl.when(pl.col("published_at") < pl.col("at")).then(
-                (pl.col("scheduled_start") - pl.col("at")).dt.total_minutes(fractional=True)
-            ),
-        )
     )
     return EventFeatures.cast(described.sort("punch_in_at", "event_id"))
 
@@ -115,13 +107,14 @@ def in_order(values: pl.Expr) -> pl.Expr:
 
 
 def _in_batches(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """What the past says of each query. In batches: a busy site has millions of pairs."""
+    """What the past holds for each query. In batches: a busy site has millions of pairs."""
     starts = range(0, max(own.height, 1), _BATCH_EVENTS)
     return pl.concat([_from_past(own.slice(start, _BATCH_EVENTS), past) for start in starts])
 
 
 def _from_past(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Columns: query and the features of `own` that look at other events."""
+    """Per query the features that are counts or shares of other events, and the instants and positions
+    of the last ones."""
     at_site = _guards_seen(own, past, "site_id").group_by("query").agg(_check_in_frequency_zscore())
     on_device = (
         _guards_seen(own, past, "device_id")
@@ -131,22 +124,30 @@ def _from_past(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
             other_guard_at=pl.col("last_at").filter(pl.col("guard_id") != pl.col("own_guard")).max(),
         )
     )
-    fixes = past.select("latitude", "longitude", fix="order", fix_at="punch_in_at")
+    fixes = past.select(fix="order", fix_at="punch_in_at", fix_latitude="latitude", fix_longitude="longitude")
     return (
-        own.select("query", "at", "latitude", "longitude")
+        own.select("query")
         .join(_guard_before(own, past), on="query", how="left")
         .join(at_site, on="query", how="left")
         .join(on_device, on="query", how="left")
-        .join(fixes, on="fix", how="left", suffix="_then")
-        .with_columns(
-            time_since_last_event=_seconds_since("last_at").clip(upper_bound=86_400).fill_null(86_400),
-            seconds_since_other_guard_on_device=_seconds_since("other_guard_at"),
-            travel_speed_kmh=_haversine_meters("latitude", "longitude", "latitude_then", "longitude_then")
-            / _seconds_since("fix_at")
-            * 3.6,
-        )
-        .drop("at", "latitude", "longitude", "latitude_then", "longitude_then")
+        .join(fixes, on="fix", how="left")
     )
+
+
+def _against_past() -> list[pl.Expr]:
+    """An event's own values against what `_from_past` found, and what no past means."""
+    has_device, shift_is_known = pl.col("device_id").is_not_null(), pl.col("published_at") < pl.col("at")
+    meters = _haversine_meters("latitude", "longitude", "fix_latitude", "fix_longitude")
+    since_last = _seconds_since("last_at").clip(upper_bound=86_400).fill_null(86_400)
+    minutes_early = (pl.col("scheduled_start") - pl.col("at")).dt.total_minutes(fractional=True)
+    return [
+        pl.col("biometric_mismatch_count_30d").fill_null(0),
+        since_last.alias("time_since_last_event"),
+        pl.when(has_device).then(pl.col("device_guards_30d").fill_null(0)),
+        _seconds_since("other_guard_at").alias("seconds_since_other_guard_on_device"),
+        (meters / _seconds_since("fix_at") * 3.6).alias("travel_speed_kmh"),
+        pl.when(shift_is_known).then(minutes_early).alias("minutes_early"),
+    ]
 
 
 def _guard_before(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from fraud_assets.compute.evaluation import Curve, Metrics, curve
+from fraud_assets.compute.evaluation import Curve, curve, measure
 from fraud_assets.domain.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,18 +30,17 @@ _SUSPECT: Final = "#dc2626"
 def precision_recall_curve(
     is_fraud: npt.ArrayLike,
     scores: npt.ArrayLike,
-    metrics: Metrics,
+    settings: Settings,
     champion_scores: npt.ArrayLike | None = None,
-    settings: Settings | None = None,
 ) -> bytes:
-    """The candidate's curve with its chosen threshold and the base rate, as PNG.
+    """The candidate's curve with its chosen threshold, the base rate and the area asked for, as PNG.
 
-    With `champion_scores` (of the same rows) the champion's curve lies behind it; with `settings` the
-    area that is asked for is shaded. Raises UnusableRecords as `evaluation.curve` does.
+    With `champion_scores` (of the same rows) the champion's curve lies behind it. Raises
+    UnusableRecords as `evaluation.measure` does.
     """
+    metrics = measure(is_fraud, scores, settings)
     figure, axes = _canvas(6.4)
-    if settings is not None:
-        _draw_accepted(axes, settings)
+    _draw_accepted(axes, settings)
     chance = f"base rate {metrics.base_rate:.1%}"
     axes.axhline(metrics.base_rate, color=_INK, linestyle=":", linewidth=1, label=chance)
     if champion_scores is not None:
@@ -56,9 +55,8 @@ def precision_recall_curve(
     )
     axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="Recall (share of fraud found)")
     axes.set(ylabel="Precision (share of alarms that are fraud)")
-    axes.set_title(
-        f"Precision and recall on {metrics.records:,} held-out events, {metrics.fraud:,} of them fraud"
-    )
+    title = f"Precision and recall on {metrics.records:,} held-out events, {metrics.fraud:,} of them fraud"
+    axes.set_title(title, pad=12)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     return _png(figure)
 
@@ -75,7 +73,8 @@ def feature_importance(importance: Mapping[str, float], top: int = 15) -> bytes:
     axes.set(xlim=(0, 1.12 * max(shares, default=0) or 1), xlabel="Share of the total gain")
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(visible=False, axis="y")
-    axes.set_title(f"The {len(ranked)} features that the model leans on most")
+    axes.margins(y=0.01)
+    axes.set_title(f"The {len(ranked)} features that the model leans on most", pad=12)
     return _png(figure)
 
 

@@ -114,6 +114,34 @@ def build(
     )
 
 
+def refresh(
+    stored: pl.DataFrame, history: History, as_of: datetime, settings: Settings, corrupt: Mapping[str, str]
+) -> Profiles:
+    """`stored` Profile rows brought up to `as_of`: of active guards then, of all guards on the weekly grid.
+
+    A stored snapshot is not made again: it may use only what was known at its instant, and that does
+    not change. Snapshots that no dataset looks back to any more are left out.
+    """
+    *weekly, now = snapshot_instants(as_of, settings)
+    kept = stored.filter(pl.col("snapshot_at").is_between(weekly[0], now, closed="left"))
+    missing = sorted(set(weekly) - set(kept["snapshot_at"]))
+    everyone = history.guard["guard_id"].sort().to_list()
+    active = history.guard.filter("is_enabled", "is_verified")["guard_id"].to_list()
+    frames = [kept]
+    if missing:
+        frames.append(build(history, missing, everyone, settings, corrupt).profiles)
+    # A guard whose own row is set aside is not among the active; it is named all the same.
+    newest = build(history, [now], sorted({*active, *corrupt}), settings, corrupt)
+    profiles = pl.concat([*frames, newest.profiles]).sort("guard_id", "snapshot_at")
+    return Profiles(profiles, newest.skipped)
+
+
+def fingerprint(settings: Settings) -> str:
+    """The rules that a stored snapshot depends on; snapshots of another fingerprint are not kept."""
+    rules = ("profile_days", "profile_minimum_observations", "profile_sufficient_observations")
+    return settings.model_dump_json(include=set(rules))
+
+
 def _profile_or_name(
     attempt: Callable[[Sequence[str]], pl.DataFrame], guards: Sequence[str], failed: dict[str, str]
 ) -> list[pl.DataFrame]:

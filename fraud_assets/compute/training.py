@@ -4,6 +4,7 @@ What is fitted is what scores: both go through `matrix`, and a model is the byte
 booster, so that the same bytes give the same scores everywhere.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -58,6 +59,23 @@ class Split:
     holdout_start: datetime
 
 
+def features_digest(features: tuple[str, ...]) -> str:
+    """SHA-256 of the names in their order, in hex."""
+    return sha256(",".join(features).encode()).hexdigest()
+
+
+def fingerprint(settings: Settings) -> str:
+    """SHA-256 of all that decides, with the dataset, which model comes out: 64 hex digits."""
+    decisive = {
+        "parameters": PARAMETERS,
+        "rounds": ROUNDS,
+        "features": FEATURES,
+        "seed": settings.seed,
+        "holdout_share": settings.holdout_share,
+    }
+    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
 def split(dataset: pl.DataFrame, settings: Settings) -> Split:
     """The latest `holdout_share` of the events by `punch_in_at` held out.
 
@@ -71,6 +89,16 @@ def split(dataset: pl.DataFrame, settings: Settings) -> Split:
     start: datetime = ordered["punch_in_at"][-held_out]
     is_held_out = pl.col("punch_in_at") >= start
     return Split(ordered.filter(~is_held_out), ordered.filter(is_held_out), start)
+
+
+def one_sided(dataset: pl.DataFrame, settings: Settings) -> str | None:
+    """Why a part of the split cannot be used, in words: it lacks a class. None if both parts have both."""
+    parts = split(dataset, settings)
+    for name, part in {"training part": parts.train, "holdout": parts.holdout}.items():
+        fraud = int(part["is_fraud"].sum())
+        if not 0 < fraud < part.height:
+            return f"the {name} has {fraud} frauds among {part.height} records, and needs both classes"
+    return None
 
 
 def matrix(frame: pl.DataFrame) -> np.ndarray:

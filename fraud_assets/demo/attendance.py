@@ -26,7 +26,11 @@ def punches(
     `delay` is how long after the punch-in the event is known.
     """
     came = duties.filter(pl.col("typology").is_not_null() | pl.Series(~happens(rng, duties.height, 0.03)))
-    posted = came.join(sites.drop("name", "country", "neighbour_site_id", "is_face_checked"), on="site_id", maintain_order="left").with_columns(
+    posted = came.join(
+        sites.drop("name", "country", "neighbour_site_id", "is_face_checked"),
+        on="site_id",
+        maintain_order="left",
+    ).with_columns(
         shift_id=pl.when(pl.Series(~happens(rng, came.height, 0.01))).then("shift_id"),
         phone_id=_phone(pl.col("guard_id"), pl.col("phone_replaced_on")),
     )
@@ -49,7 +53,7 @@ def _times(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     count = frame.height
     early = frame["early_minutes"].to_numpy() + rng.normal(0, 1, count) * frame["jitter_minutes"].to_numpy()
     early = np.where(happens(rng, count, 0.015), -rng.uniform(15, 60, count), early)
-    early = np.where(happens(rng, count, 0.002), rng.uniform(20, 60, count), early)
+    early = np.where(happens(rng, count, 0.0015), rng.uniform(20, 45, count), early)
     early = np.where(frame["kind"].is_in(["second", "again"]), rng.normal(2, 3, count), early)
     late = np.where(happens(rng, count, 0.02), rng.uniform(30, 120, count), np.abs(rng.normal(4, 5, count)))
     forgets = pl.Series(happens(rng, count, 0.025)) | frame["moves_on"]
@@ -97,7 +101,8 @@ def _entered_later(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFram
         .otherwise(between(rng, count, 1 / 60, 8 / 60))
     )
     return frame.with_columns(
-        delay=delay, punch_in_at=pl.when(is_round).then(pl.col("punch_in_at").dt.round("5m")).otherwise("punch_in_at")
+        delay=delay,
+        punch_in_at=pl.when(is_round).then(pl.col("punch_in_at").dt.round("5m")).otherwise("punch_in_at"),
     )
 
 
@@ -110,9 +115,12 @@ def _positions(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     accuracy = np.round(np.maximum(spread, 8) * rng.lognormal(0.2, 0.3, count), 1)
     narrowing = pl.col("latitude").radians().cos()
     has_fix = pl.col("device_id").is_not_null() & pl.Series(happens(rng, count, 0.9))
-    mock = pl.col("is_developer_phone") & (pl.col("entry_source") == "mobile")
+    is_testing = pl.Series(happens(rng, count, 0.4))
+    mock = pl.col("is_developer_phone") & (pl.col("entry_source") == "mobile") & is_testing
     return frame.with_columns(
-        latitude=pl.when(has_fix).then((pl.col("latitude") + pl.col("fix_offset_latitude") + pl.Series(north)).round(6)),
+        latitude=pl.when(has_fix).then(
+            (pl.col("latitude") + pl.col("fix_offset_latitude") + pl.Series(north)).round(6)
+        ),
         longitude=pl.when(has_fix).then(
             (pl.col("longitude") + (pl.col("fix_offset_longitude") + pl.Series(east)) / narrowing).round(6)
         ),
@@ -130,10 +138,12 @@ def _faces(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     dark = frame["is_dark_at_night"].to_numpy() & ((hour >= 19) | (hour < 7))
     since = (frame["date"] - frame["phone_replaced_on"]).dt.total_days().to_numpy()
     distance = rng.normal(frame["face_mean"].to_numpy(), 0.035)
-    distance += np.where(dark, np.abs(rng.normal(0.05, 0.06, count)), 0)
-    distance += np.where((since >= 0) & (since < 10), rng.uniform(0, 0.12, count), 0)
-    distance += np.where(happens(rng, count, 0.004), rng.uniform(0.1, 0.3, count), 0)
-    checked = pl.col("is_face_checked") & pl.col("device_id").is_not_null() & pl.Series(happens(rng, count, 0.95))
+    distance += np.where(dark, np.abs(rng.normal(0.04, 0.05, count)), 0)
+    distance += np.where((since >= 0) & (since < 10), rng.uniform(0, 0.1, count), 0)
+    distance += np.where(happens(rng, count, 0.003), rng.uniform(0.1, 0.3, count), 0)
+    checked = (
+        pl.col("is_face_checked") & pl.col("device_id").is_not_null() & pl.Series(happens(rng, count, 0.95))
+    )
     return with_face(frame, np.clip(distance, 0.02, 1.2), checked, rng)
 
 
@@ -151,7 +161,7 @@ def with_face(
 
 
 def recorded(events: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """`events` that are known at `until`, oldest first, with `event_id`; a later punch-out is not yet there."""
+    """The `events` known at `until`, oldest first, with `event_id`; a later punch-out is not there yet."""
     return (
         events.with_columns(
             known_at=pl.col("punch_in_at") + pl.col("delay"),

@@ -3,8 +3,6 @@
 import numpy as np
 import polars as pl
 
-from fraud_assets.domain.errors import InvalidSettings
-
 
 def happens(rng: np.random.Generator, size: int, share: float) -> np.ndarray:
     """`size` independent booleans, true with probability `share`."""
@@ -24,10 +22,3 @@ def minutes(values: np.ndarray) -> pl.Series:
 def between(rng: np.random.Generator, size: int, low: float, high: float) -> pl.Series:
     """`size` durations from `low` to `high` minutes."""
     return minutes(rng.uniform(low, high, size))
-
-
-def generator(seed: int, *path: int) -> np.random.Generator:
-    """The generator that `seed` and `path` stand for. Raises InvalidSettings for a negative seed."""
-    if seed < 0:
-        raise InvalidSettings(f"expected a seed of 0 or more, got {seed}")
-    return np.random.default_rng([seed, *path])

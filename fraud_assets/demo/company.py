@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 
 from fraud_assets.demo import attendance, dirt, disguise, frauds, reviews, roster, workforce
-from fraud_assets.demo.chance import happens
 from fraud_assets.demo.tenants import DemoTenant
 from fraud_assets.domain.errors import InvalidSettings
 from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable
@@ -28,28 +27,29 @@ def generate(tenant: DemoTenant, until: datetime, seed: int) -> History:
         raise InvalidSettings(f"expected an instant with a time zone, got {until!r}; add its offset")
     if seed < 0:
         raise InvalidSettings(f"expected a seed of 0 or more, got {seed}")
-    until = until.astimezone(UTC)
-    first = until.date() - timedelta(days=tenant.days)
-    world, work, cheating, punching, looking, spoiling = np.random.default_rng(
-        [seed, crc32(tenant.id.encode())]
-    ).spawn(6)
-    sites = workforce.sites(tenant, world)
-    guards = workforce.guards(tenant, sites, first, world)
-    days = roster.staffed(roster.days(sites, guards, first, until.date() + _ROSTER_AHEAD), work)
-    planned = frauds.planned(days, tenant, first, until.date(), cheating)
-    duties = _duties(planned, sites, work)
-    punched = attendance.punches(duties, sites, guards, punching)
-    events = attendance.recorded(disguise.applied(punched, cheating), until)
-    events = events.with_columns(tenant_id=pl.lit(tenant.id))
+    random = np.random.default_rng([seed, crc32(tenant.id.encode())])
+    history = _clean(tenant, until.astimezone(UTC), random)
+    return dirt.spoiled(history, tenant, random)
+
+
+def _clean(tenant: DemoTenant, until: datetime, random: np.random.Generator) -> History:
+    last = until.date()
+    first = last - timedelta(days=tenant.days)
+    sites = workforce.sites(tenant, random)
+    guards = workforce.guards(tenant, sites, first, random)
+    days = roster.staffed(roster.days(sites, guards, first, last + _ROSTER_AHEAD), random)
+    duties = _duties(frauds.planned(days, tenant, first, last, random), sites, random)
+    punched = attendance.punches(duties, sites, guards, random)
+    events = attendance.recorded(disguise.applied(punched, random), until)
+    on_roster = pl.col("shift_id").is_not_null() & (pl.col("published_at") <= until)
     tables: dict[SourceTable, pl.DataFrame] = {
         "site": sites,
         "guard": guards,
-        "shift": duties.filter(pl.col("shift_id").is_not_null() & (pl.col("published_at") <= until)),
+        "shift": duties.filter(on_roster),
         "attendance_event": events,
-        "outcome": reviews.outcomes(events, until, looking),
+        "outcome": reviews.outcomes(events, until, random),
     }
-    history = History(**{name: _table(name, frame, tenant) for name, frame in tables.items()})
-    return dirt.spoiled(history, tenant, spoiling)
+    return History(**{name: _table(name, frame, tenant) for name, frame in tables.items()})
 
 
 def _duties(planned: pl.DataFrame, sites: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
@@ -57,18 +57,23 @@ def _duties(planned: pl.DataFrame, sites: pl.DataFrame, rng: np.random.Generator
     single = roster.scheduled(planned.filter(pl.col("kind") != "off"), sites, rng)
     travels = (pl.col("typology") == "impossible_travel").fill_null(False)
     draw = pl.Series(rng.random(single.height))
-    relieves, again = (draw < 0.004) & single["typology"].is_null(), (draw > 0.995) & single["typology"].is_null()
+    relieves, again = (
+        (draw < 0.003) & single["typology"].is_null(),
+        (draw > 0.997) & single["typology"].is_null(),
+    )
     distant = pl.col("site_id").replace(sites["site_id"], sites["distant_site_id"])
     neighbour = pl.col("site_id").replace(sites["site_id"], sites["neighbour_site_id"])
     seconds = [
-        roster.second_posts(single.filter(travels), distant, "second", (25, 150), rng),
+        roster.second_posts(single.filter(travels), distant, "second", (25, 110), rng),
         roster.second_posts(single.filter(relieves), neighbour, "second", (60, 330), rng),
         roster.second_posts(single.filter(again), pl.col("site_id"), "again", (4, 240), rng),
     ]
     firsts = single.with_columns(typology=pl.when(~travels).then("typology"), moves_on=relieves | again)
-    return roster.numbered(pl.concat([firsts, *(more.with_columns(moves_on=pl.lit(False)) for more in seconds)]))
+    return roster.numbered(
+        pl.concat([firsts, *(more.with_columns(moves_on=pl.lit(False)) for more in seconds)])
+    )
 
 
 def _table(name: SourceTable, frame: pl.DataFrame, tenant: DemoTenant) -> pl.DataFrame:
     schema = SOURCE_TABLES[name].create_empty().drop("unreadable").schema
-    return frame.with_columns(tenant_id=pl.lit(tenant.id)).select(schema.names()).cast(dict(schema))
+    return frame.with_columns(tenant_id=pl.lit(tenant.id)).select(schema.names()).cast(schema)

@@ -14,10 +14,8 @@ from fraud_assets.demo.attendance import with_face
 from fraud_assets.demo.chance import between, happens
 from fraud_assets.demo.workforce import METERS_PER_DEGREE
 
-_NOTHING: Final = (
-    *("device_id", "latitude", "longitude", "accuracy_m", "is_mock_location"),
-    *("face_verified", "face_distance", "face_attempts"),
-)
+_FACE: Final = ("face_verified", "face_distance", "face_attempts")
+_NOTHING: Final = ("device_id", "latitude", "longitude", "accuracy_m", "is_mock_location", *_FACE)
 _AT_ONCE: Final = (1 / 60, 8 / 60)
 
 
@@ -52,7 +50,7 @@ def _buddy_punching(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFr
         delay=between(rng, count, *_AT_ONCE),
     )
     checked = pl.col("is_face_checked") & pl.Series(happens(rng, count, 0.92))
-    return with_face(lent, rng.uniform(0.35, 0.65, count), checked, rng)
+    return with_face(lent, rng.uniform(0.36, 0.65, count), checked, rng)
 
 
 def _ghost_shift(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
@@ -68,10 +66,11 @@ def _ghost_shift(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame
 
 
 def _gps_spoofing(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """A pin on the site's centre, the same for days; a mock flag at times; now and then the true place."""
+    """A pin on the site's centre, the same for days; often no camera; now and then the true place."""
     draw = pl.Series(rng.random(events.height))
+    unseen = pl.Series(happens(rng, events.height, 0.6))
     slips, is_pinned = draw < 0.06, draw < 0.96
-    flagged = pl.Series(happens(rng, events.height, 0.8)) & pl.col("phone_tells_mock")
+    flagged = pl.Series(happens(rng, events.height, 0.8))
     placed = events.join(_pins(events, rng), on="guard_id", maintain_order="left").with_columns(
         latitude=_placed("latitude", slips, is_pinned),
         longitude=_placed("longitude", slips, is_pinned),
@@ -82,7 +81,7 @@ def _gps_spoofing(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFram
         device_id="phone_id",
         is_mock_location=pl.when(is_pinned & ~slips).then(flagged).otherwise("is_mock_location"),
         delay=between(rng, events.height, *_AT_ONCE),
-    )
+    ).with_columns(pl.when(~unseen).then(pl.col(name)).alias(name) for name in _FACE)
 
 
 def _placed(name: str, slips: pl.Series, is_pinned: pl.Series) -> pl.Expr:
@@ -93,7 +92,7 @@ def _placed(name: str, slips: pl.Series, is_pinned: pl.Series) -> pl.Expr:
 def _pins(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """A guard's pin is metres from the site's centre, the home kilometres."""
     guards = events.select("guard_id").unique().sort("guard_id")
-    pins = rng.normal(0, 0.7, (2, guards.height)) / METERS_PER_DEGREE
+    pins = rng.normal(0, 0.5, (2, guards.height)) / METERS_PER_DEGREE
     homes = rng.uniform(1_500, 6_000, (2, guards.height)) / METERS_PER_DEGREE
     return guards.with_columns(
         pin_latitude=pins[0], pin_longitude=pins[1], home_latitude=homes[0], home_longitude=homes[1]
@@ -103,9 +102,9 @@ def _pins(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 def _padding(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """Half an hour to an hour and a half early in, and mostly as late out."""
     count = events.height
-    out = pl.col("scheduled_end") + between(rng, count, 30, 90)
+    out = pl.col("scheduled_end") + between(rng, count, 30, 95)
     return events.with_columns(
-        punch_in_at=pl.col("scheduled_start") - between(rng, count, 33, 90),
+        punch_in_at=pl.col("scheduled_start") - between(rng, count, 40, 95),
         punch_out_at=pl.when(pl.Series(happens(rng, count, 0.8))).then(out).otherwise("punch_out_at"),
     )
 

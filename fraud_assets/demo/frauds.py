@@ -10,8 +10,8 @@ import polars as pl
 from fraud_assets.demo.chance import happens
 from fraud_assets.demo.tenants import DRIFT_DAYS, DemoTenant
 
-_BURST_DAYS: Final = (4, 12)
-_BURST_SHARE: Final = 0.85
+_BURST_DAYS: Final = (3, 9)
+_BURST_SHARE: Final = 0.9
 _MINIMUM_DAYS: Final = 10
 _GOLDEN: Final = 0.618034
 
@@ -22,7 +22,9 @@ def planned(
     """`days` with `typology`, null where honest. A ghost shift on a day off makes it a cover."""
     none = days.select("guard_id", "date", typology=pl.lit(None, dtype=pl.String)).clear()
     marks = [
-        _bursts(_eligible(days, typology, rng), start, end, wanted, rng).with_columns(typology=pl.lit(typology))
+        _bursts(_eligible(days, typology, rng), start, end, wanted, rng).with_columns(
+            typology=pl.lit(typology)
+        )
         for start, end, typology, wanted in _orders(days, tenant, first, last)
     ]
     marked = pl.concat([none, *marks]).unique(["guard_id", "date"], keep="first", maintain_order=True)
@@ -65,15 +67,21 @@ def _bursts(
     """
     within = eligible.filter(pl.col("date").is_between(start, end)).select("guard_id", "date")
     known = within.group_by("guard_id").len().filter(pl.col("len") >= _MINIMUM_DAYS)["guard_id"].sort()
-    if known.is_empty() or wanted == 0:
+    if known.is_empty():
         return within.clear()
     cheats = rng.permutation(known.to_numpy())[: max(2, len(known) // 8)]
     index = np.arange(wanted + 5)
-    begins = [start + timedelta(days=int(share * (end - start).days)) for share in (rng.random() + index * _GOLDEN) % 1]
-    lasts = pl.duration(days=pl.Series(rng.integers(*_BURST_DAYS, len(index))))
+    begins = (rng.random() + index * _GOLDEN) % 1 * (end - start).days
     bursts = pl.DataFrame(
-        {"burst": index, "guard_id": cheats[index % len(cheats)].tolist(), "begins": begins}
-    ).with_columns(ends=pl.col("begins") + lasts)
-    spanned = bursts.join(within, on="guard_id").filter(pl.col("date").is_between("begins", "ends"))
-    ordered = spanned.sort("burst", "date").unique(["guard_id", "date"], keep="first", maintain_order=True)
-    return ordered.filter(pl.Series(happens(rng, ordered.height, _BURST_SHARE))).head(wanted).select("guard_id", "date")
+        {
+            "burst": index,
+            "guard_id": cheats[index % len(cheats)].tolist(),
+            "begins": [start + timedelta(days=int(day)) for day in begins],
+            "days": rng.integers(*_BURST_DAYS, len(index)),
+        }
+    )
+    in_burst = pl.col("date").is_between("begins", pl.col("begins") + pl.duration(days=pl.col("days")))
+    spanned = bursts.join(within, on="guard_id").filter(in_burst).sort("burst", "date")
+    once = spanned.unique(["guard_id", "date"], keep="first", maintain_order=True)
+    cheating = once.filter(pl.Series(happens(rng, once.height, _BURST_SHARE)))
+    return cheating.head(wanted).select("guard_id", "date")

@@ -14,7 +14,7 @@ _SOURCES = ("review", "payroll", "client", "random_audit")
 def outcomes(events: pl.DataFrame, until: datetime, rng: np.random.Generator) -> pl.DataFrame:
     """The outcomes known at `until` of `events` (with their true `typology`), oldest first.
 
-    Nineteen frauds in twenty are reviewed; of the honest events those that look odd more often than the others.
+    Nineteen frauds in twenty are reviewed; of the honest events mostly those that look odd.
     A tenant without fraud has no mistaken confirmation either.
     """
     first = _first_decisions(events, rng)
@@ -40,12 +40,14 @@ def _first_decisions(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataF
     count = reviewed.height
     delay = np.where(happens(rng, count, 0.05), rng.uniform(27, 58, count), rng.uniform(3, 26, count)) * _DAY
     return reviewed.select(
-        "tenant_id",
         "event_id",
         "typology",
-        verdict=_verdict(is_fraud, events["typology"].null_count() < events.height, pl.Series(rng.random(count))),
+        verdict=_verdict(
+            is_fraud, events["typology"].null_count() < events.height, pl.Series(rng.random(count))
+        ),
         source=pl.Series(rng.choice(_SOURCES, count, p=(0.6, 0.15, 0.1, 0.15)).tolist(), dtype=pl.String),
-        decided_at=pl.col("punch_in_at") + pl.Series(delay * 60_000_000).cast(pl.Int64).cast(pl.Duration("us")),
+        decided_at=pl.col("punch_in_at")
+        + pl.Series(delay * 60_000_000).cast(pl.Int64).cast(pl.Duration("us")),
     ).with_columns(known_at=pl.col("decided_at") + between(rng, count, 60, 2 * _DAY))
 
 
@@ -53,15 +55,23 @@ def _verdict(is_fraud: pl.Expr, errs: bool, draw: pl.Series) -> pl.Expr:
     """A few are inconclusive, a few wrong; `errs`: honest events may be taken for fraud."""
     wrong = 0.005 if errs else 0.0
     honest = pl.when(draw < wrong).then(pl.lit("fraud")).when(draw < 0.03).then(pl.lit("inconclusive"))
-    cheating = pl.when(draw < 0.025).then(pl.lit("legitimate")).when(draw < 0.045).then(pl.lit("inconclusive"))
-    return pl.when(is_fraud).then(cheating.otherwise(pl.lit("fraud"))).otherwise(honest.otherwise(pl.lit("legitimate")))
+    cheating = (
+        pl.when(draw < 0.025).then(pl.lit("legitimate")).when(draw < 0.045).then(pl.lit("inconclusive"))
+    )
+    return (
+        pl.when(is_fraud)
+        .then(cheating.otherwise(pl.lit("fraud")))
+        .otherwise(honest.otherwise(pl.lit("legitimate")))
+    )
 
 
 def _reversals(first: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """Most wrong verdicts are put right 4 to 20 days later."""
     is_fraud = pl.col("typology").is_not_null()
     wrong = is_fraud == (pl.col("verdict") == "legitimate")
-    reversed_ = first.filter((wrong & (pl.col("verdict") != "inconclusive")), pl.Series(happens(rng, first.height, 0.8)))
+    reversed_ = first.filter(
+        (wrong & (pl.col("verdict") != "inconclusive")), pl.Series(happens(rng, first.height, 0.8))
+    )
     later = between(rng, reversed_.height, 4 * _DAY, 20 * _DAY)
     return reversed_.with_columns(
         pl.col("decided_at", "known_at") + later,

@@ -22,9 +22,7 @@ def days(sites: pl.DataFrame, guards: pl.DataFrame, first: date, last: date) -> 
 
     Everyone has two days off a week; offices are closed at weekends and on public holidays.
     """
-    home = sites.select(
-        "schedule", "country", "neighbour_site_id", "is_face_checked", home_site_id="site_id"
-    )
+    home = sites.select("schedule", "country", "neighbour_site_id", "is_face_checked", home_site_id="site_id")
     weekday = pl.col("date").dt.weekday() - 1
     is_office = pl.col("schedule") == "office"
     has_left = (pl.col("date") > pl.col("left_on")).fill_null(False)

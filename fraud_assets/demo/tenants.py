@@ -11,11 +11,11 @@ DRIFT_DAYS: Final = 62
 """How long ago the frauds of a drifting tenant changed: about when the holdout begins."""
 
 EVEN_MIX: Final = {
-    "buddy_punching": 0.30,
+    "buddy_punching": 0.32,
     "ghost_shift": 0.18,
     "gps_spoofing": 0.18,
-    "padding": 0.20,
-    "impossible_travel": 0.14,
+    "padding": 0.22,
+    "impossible_travel": 0.10,
 }
 """Share of each typology among the frauds."""
 
@@ -65,7 +65,7 @@ TENANTS: Final = (
             City("svq", "Sevilla", "Europe/Madrid", "ES", 37.3891, -5.9845),
             City("lpa", "Las Palmas", "Atlantic/Canary", "ES", 28.1235, -15.4363),
         ),
-        guards=60,
+        guards=64,
         fraud_share=0.029,
     ),
     DemoTenant(
@@ -78,7 +78,7 @@ TENANTS: Final = (
             City("phx", "Phoenix", "America/Phoenix", "US", 33.4484, -112.0740),
         ),
         guards=75,
-        fraud_share=0.027,
+        fraud_share=0.029,
     ),
     DemoTenant(
         id="citadel-large",
@@ -102,7 +102,7 @@ TENANTS: Final = (
             City("dub", "Dublin", "Europe/Dublin", "IE", 53.3498, -6.2603),
         ),
         guards=45,
-        fraud_share=0.025,
+        fraud_share=0.029,
         mix={"ghost_shift": 0.5, "padding": 0.5},
         late_mix={"buddy_punching": 0.6, "gps_spoofing": 0.25, "impossible_travel": 0.15},
     ),
@@ -123,7 +123,7 @@ TENANTS: Final = (
             City("ams", "Amsterdam", "Europe/Amsterdam", "NL", 52.3676, 4.9041),
             City("rtm", "Rotterdam", "Europe/Amsterdam", "NL", 51.9244, 4.4777),
         ),
-        guards=20,
+        guards=22,
         fraud_share=0.0,
     ),
     DemoTenant(
@@ -143,8 +143,8 @@ TENANTS: Final = (
             City("syd", "Sydney", "Australia/Sydney", "AU", -33.8688, 151.2093),
             City("bne", "Brisbane", "Australia/Brisbane", "AU", -27.4698, 153.0251),
         ),
-        guards=38,
-        fraud_share=0.03,
+        guards=40,
+        fraud_share=0.029,
         mix={"buddy_punching": 0.4, "padding": 0.35, "ghost_shift": 0.25},
         dirty_share=0.005,
         corrupt_guards=3,

@@ -49,7 +49,7 @@ def _site_habits(count: int, rng: np.random.Generator) -> list[pl.Series]:
     return [
         pl.Series("schedule", schedule.tolist()),
         pl.Series("has_kiosk", kiosk),
-        pl.Series("gps_spread_meters", np.where(fixed, 0.0, np.where(tall, 40.0, 12.0))),
+        pl.Series("gps_spread_meters", np.where(fixed, 0.0, np.where(tall, 40.0, 18.0))),
         pl.Series("fix_offset_latitude", offset[0]),
         pl.Series("fix_offset_longitude", offset[1]),
         pl.Series("is_face_checked", ~chosen(rng, count, 0.12)),
@@ -58,14 +58,14 @@ def _site_habits(count: int, rng: np.random.Generator) -> list[pl.Series]:
 
 
 def _other_sites(named: pl.DataFrame) -> list[pl.Series]:
-    """The nearest other site, and one a third down the list by distance."""
+    """The nearest other site, and one half-way down the list by distance."""
     position = np.radians(named.select("latitude", "longitude").to_numpy())
     distance = np.linalg.norm(position[:, None] - position[None], axis=2)
     order = np.argsort(distance, axis=1, kind="stable")
     ids = named["site_id"].to_numpy()
     return [
         pl.Series("neighbour_site_id", ids[order[:, 1]].tolist()),
-        pl.Series("distant_site_id", ids[order[:, max(2, len(ids) // 3)]].tolist()),
+        pl.Series("distant_site_id", ids[order[:, len(ids) // 2]].tolist()),
     ]
 
 
@@ -109,7 +109,7 @@ def _careers(rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
 def _guard_habits(tenant: DemoTenant, first: date, rng: np.random.Generator) -> list[pl.Series]:
     """Punctuality, face and phone. `early_minutes` is negative for those who are usually late."""
     count = tenant.guards
-    early = np.where(chosen(rng, count, 0.05), rng.uniform(18, 30, count), rng.normal(6, 4, count))
+    early = np.where(chosen(rng, count, 0.05), rng.uniform(15, 24, count), rng.normal(6, 4, count))
     early = np.where(chosen(rng, count, 0.06), rng.uniform(-20, -5, count), early)
     replaced = np.where(chosen(rng, count, 0.35), rng.integers(0, tenant.days, count), 10**5)
     return [

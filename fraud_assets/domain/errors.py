@@ -13,6 +13,7 @@ A message says what was expected, what came, and what to do.
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
     │   └── ModelDamaged       a model file is missing, truncated or altered
+    ├── LedgerUnreachable      the record of decisions did not answer; worth another try
     └── CycleFailed            one tenant's stage failed; carries its cause
 """
 
@@ -59,3 +60,7 @@ class RegistryUnreachable(RegistryError):
 
 class ModelDamaged(RegistryError):
     """A model file is missing, truncated or altered."""
+
+
+class LedgerUnreachable(FraudAssetsError):
+    """The record of decisions did not answer."""

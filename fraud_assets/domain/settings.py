@@ -4,6 +4,7 @@ The weekly retrain is the one rule that stands elsewhere: it is the freshness po
 `active_model`, and `retrain_after` only overrides it for a tenant.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,27 +32,42 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cycle_at: time = Field(default=time(2, 0), description="Local time of the daily cycle.")
-    cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(default="UTC", description="IANA time zone in which `cycle_at` is read."
+    cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        default="UTC", description="IANA time zone in which `cycle_at` is read."
     )
-    retrain_after: timedelta | None = Field(default=None, description="Age of the champion from which it is retrained; None: the freshness policy."
+    retrain_after: timedelta | None = Field(
+        default=None,
+        description="Age of the champion from which it is retrained; None: the freshness policy.",
     )
 
     profile_days: Days = Field(default=90, description="History behind a profile, in days.")
     profile_batch_size: int = Field(default=100, ge=1, description="Guards profiled in one batch.")
-    profile_minimum_observations: int = Field(default=10, ge=1, description="Below it a guard has no profile.")
-    profile_sufficient_observations: int = Field(default=30, ge=1, description="From it a profile is sufficient.")
-    profile_corrupt_share: Share = Field(default=0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
+    profile_minimum_observations: int = Field(
+        default=10, ge=1, description="Below it a guard has no profile."
+    )
+    profile_sufficient_observations: int = Field(
+        default=30, ge=1, description="From it a profile is sufficient."
+    )
+    profile_corrupt_share: Share = Field(
+        default=0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
     )
 
     dataset_days: Days = Field(default=180, description="Events in the training dataset, in days.")
     maturity_days: Days = Field(default=30, description="Days after which an event's outcome has arrived.")
     minimum_records: int = Field(default=100, ge=1, description="Fewer usable records: no training.")
-    minimum_per_class: int = Field(default=10, ge=1, description="Fewer records of either class: no training.")
-
-    holdout_share: float = Field(default=0.2, gt=0, lt=1, description="Latest share of events held out, by time.")
-    minimum_holdout_fraud: int = Field(default=5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
+    minimum_per_class: int = Field(
+        default=10, ge=1, description="Fewer records of either class: no training."
     )
-    minimum_pr_auc: Share = Field(default=0.70, description="Area under the precision-recall curve, at least.")
+
+    holdout_share: float = Field(
+        default=0.2, gt=0, lt=1, description="Latest share of events held out, by time."
+    )
+    minimum_holdout_fraud: int = Field(
+        default=5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
+    )
+    minimum_pr_auc: Share = Field(
+        default=0.70, description="Area under the precision-recall curve, at least."
+    )
     target_recall: Share = Field(default=0.80, description="Recall at which precision is judged.")
     minimum_precision_at_target_recall: Share = Field(default=0.50, description="Precision there, at least.")
     maximum_false_positive_rate: Share = Field(default=0.10, description="At the chosen threshold, at most.")
@@ -74,20 +90,24 @@ class Settings(BaseModel):
         return next(start for start in starts if start <= now)
 
 
-def for_tenant(overrides: dict[str, Any], tenant: str) -> Settings:
-    """`overrides` has the shape `{"default": {...}, "tenants": {tenant: {...}}}`; both may be missing.
+class _Overrides(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    default: dict[str, Any] = {}
+    tenants: dict[str, dict[str, Any]] = {}
+
+
+def for_tenant(overrides: Mapping[str, Any], tenant: str) -> Settings:
+    """The tenant's rules: the platform's, under the section `default`, under `tenants.<tenant>`.
 
     Raises InvalidSettings that names the tenant, the value and what was expected.
     """
-    unknown = set(overrides) - {"default", "tenants"}
-    if unknown:
-        raise InvalidSettings(f"expected the sections 'default' and 'tenants', got {sorted(unknown)}")
-    values = {**overrides.get("default", {}), **overrides.get("tenants", {}).get(tenant, {})}
     try:
-        return Settings.model_validate(values)
+        given = _Overrides.model_validate(overrides)
+        return Settings.model_validate(given.default | given.tenants.get(tenant, {}))
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-            for item in error.errors()
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r:.80}"
+            for problem in error.errors()
         )
         raise InvalidSettings(f"settings of tenant {tenant}: {problems}") from error

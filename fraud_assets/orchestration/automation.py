@@ -2,24 +2,31 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
 
-from fraud_assets.domain.errors import FraudAssetsError, RegistryUnreachable, SourceUnreachable
-from fraud_assets.orchestration.assets.model import ACTIVE_MODEL, fail_window
+from fraud_assets import cycle
+from fraud_assets.domain.errors import (
+    FraudAssetsError,
+    LedgerUnreachable,
+    RegistryUnreachable,
+    SourceUnreachable,
+)
+from fraud_assets.domain.settings import Settings
+from fraud_assets.orchestration.assets.model import fail_window
 from fraud_assets.orchestration.checks import freshness
 from fraud_assets.orchestration.partitions import tenants
-from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.platform import Platform, champion_of
 
 Opener = Callable[[], Platform]
 
-CYCLE_ASSETS = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
 
 tenant_cycle = dg.define_asset_job(
     "tenant_cycle",
-    selection=list(CYCLE_ASSETS),
+    selection=list(cycle.CYCLE_STAGES),
     partitions_def=tenants,
     description=(
         "The whole chain for a tenant, retrain due or not. Launch it over all tenants to backfill: a job's "
@@ -80,7 +87,7 @@ def _cycle_start(platform: Platform, tenant: str, now: datetime) -> datetime:
     try:
         return platform.settings(tenant).latest_cycle_start(now)
     except FraudAssetsError:
-        return platform.default_settings.latest_cycle_start(now)
+        return Settings().latest_cycle_start(now)
 
 
 def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
@@ -89,7 +96,7 @@ def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
     A registry that does not answer concerns all: the evaluation fails, and is tried again.
     """
     try:
-        return platform.retrain_due(tenant, _cycle_start(platform, tenant, now), fail_window()).is_due
+        return cycle.retrain_due(platform, tenant, _cycle_start(platform, tenant, now), fail_window()).is_due
     except (RegistryUnreachable, SourceUnreachable):
         raise
     except FraudAssetsError:
@@ -108,9 +115,12 @@ def automate(assets: Sequence[dg.AssetsDefinition], open_platform: Opener) -> Se
     return [asset.map_asset_specs(condition) for asset in assets]
 
 
+# It is in beta, and what `RetrainIsDue` needs; the pin of Dagster's minor version keeps it as tested.
+warnings.filterwarnings("ignore", message=".*`use_user_code_server`.*", category=dg.BetaWarning)
+
 nightly_cycle = dg.AutomationConditionSensorDefinition(
     "nightly_cycle",
-    target="*",
+    target=dg.AssetSelection.all(),
     # Conditions of our own are evaluated in the code server alone; elsewhere they are dropped in silence.
     use_user_code_server=True,
     # One run a tenant, not one backfill of all.
@@ -139,35 +149,50 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
         known = set(context.instance.get_dynamic_partitions(str(tenants.name)))
         new = [tenant for tenant in active if tenant not in known]
         before: dict[str, bool] = json.loads(context.cursor or "{}")
-        now = {tenant: check for tenant in active if (check := freshness(platform, tenant))}
-        changed = [check for tenant, check in now.items() if before.get(tenant) != check.passed]
+        checked = dict(_checked(platform, active, context.log))
+        changed = [check for tenant, check in checked.items() if before.get(tenant) != check.passed]
         if new:
             context.log.info("New tenants: %s", ", ".join(new))
         return dg.SensorResult(
             dynamic_partitions_requests=[tenants.build_add_request(new)] if new else [],
             asset_events=changed,
-            cursor=json.dumps({tenant: check.passed for tenant, check in now.items()}),
-            skip_reason=None if new or changed else f"{len(active)} active tenants, none new, none changed",
+            cursor=json.dumps({tenant: check.passed for tenant, check in checked.items()}),
         )
 
     return sensor
 
 
+def _checked(
+    platform: Platform, active: Sequence[str], log: logging.Logger
+) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
+    """Each tenant's freshness; one whose settings cannot be read is logged and left out."""
+    champions = platform.ledger.champions()
+    for tenant in active:
+        entry = champions.get(tenant)
+        try:
+            yield tenant, freshness(platform, tenant, champion_of(entry) if entry else None)
+        except FraudAssetsError as error:
+            log.error("%s", error)
+
+
 class _StageLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return str(record.__dict__["dagster_meta"]["orig_message"])
+        return f"  {record.__dict__['dagster_meta']['orig_message']}"
 
 
 def _said_by_a_stage(record: logging.LogRecord) -> bool:
     return record.__dict__["dagster_meta"]["dagster_event"] is None
 
 
-@dg.logger(description="What the stages say, one line each, without Dagster's own events.")
-def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """Writes to stderr, for `fraud-assets demo`."""
+def _progress(_: dg.InitLoggerContext) -> logging.Logger:
     handler = logging.StreamHandler()
     handler.setFormatter(_StageLines())
     handler.addFilter(_said_by_a_stage)
     logger = logging.Logger("fraud_assets", level=logging.INFO)
     logger.addHandler(handler)
     return logger
+
+
+progress_logger = dg.LoggerDefinition(
+    _progress, description="What the stages say, a line each, without Dagster's own events; for a terminal."
+)

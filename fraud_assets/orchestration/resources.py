@@ -5,7 +5,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from fraud_assets.domain.errors import FraudAssetsError, RegistryUnreachable, SourceUnreachable
+from fraud_assets.domain.errors import (
+    FraudAssetsError,
+    LedgerUnreachable,
+    RegistryUnreachable,
+    SourceUnreachable,
+)
 from fraud_assets.storage.platform import Platform
 
 RETRIES = 2
@@ -31,7 +36,7 @@ def tenant_stage(retry_wait_seconds: float = RETRY_WAIT_SECONDS) -> Iterator[Non
     """
     try:
         yield
-    except (SourceUnreachable, RegistryUnreachable) as error:
+    except (SourceUnreachable, RegistryUnreachable, LedgerUnreachable) as error:
         raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=retry_wait_seconds) from error
     except FraudAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error

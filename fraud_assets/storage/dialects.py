@@ -83,7 +83,7 @@ SQLITE: Final = Dialect(
 )
 
 _INTEGERS: Final = frozenset({"bigint", "integer", "smallint"})
-_FINITE: Final = "{{c}} >= {type} '0001-01-01{utc}' AND {{c}} < {type} '9999-12-31{utc}'"
+_FINITE: Final = "{{c}} >= {type} '0001-01-01{utc}' AND {{c}} < {type} '10000-01-01{utc}'"
 _FINITE_INSTANT: Final = _FINITE.format(type="timestamptz", utc=" 00:00+00")
 _FINITE_DATE: Final = _FINITE.format(type="date", utc="")
 

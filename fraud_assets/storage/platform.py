@@ -1,4 +1,4 @@
-"""One installation: its stores, its rules and its clock, and the few questions that take two of them.
+"""One installation: its stores, its rules and its clock.
 
 Where each store lies is decided here, from the environment and at the moment of opening.
 """
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from fraud_assets.compute import activation, quality
 from fraud_assets.domain import settings
-from fraud_assets.domain.errors import InvalidSettings, ModelDamaged
+from fraud_assets.domain.errors import InvalidSettings
 from fraud_assets.domain.schemas import tenant_id
 from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets.storage.registry import Registry
@@ -45,6 +45,8 @@ class Platform:
     ledger: Ledger
     overrides: Mapping[str, Any] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
+    retry_wait_seconds: float = 10.0
+    """Between two tries of a stage whose server did not answer."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -84,22 +86,6 @@ class Platform:
         """What the ledger says is active."""
         entry = self.ledger.champion(tenant)
         return entry and champion_of(entry)
-
-    def champion_content(self, champion: activation.Champion | None) -> bytes | None:
-        """The champion's model if it is whole; a missing, truncated or altered one counts as none."""
-        if champion is None:
-            return None
-        try:
-            return self.registry.load(champion.tenant, champion.version, champion.digest)
-        except ModelDamaged:
-            return None
-
-    def retrain_due(self, tenant: str, cycle_start: datetime, retrain_after: timedelta) -> activation.Due:
-        """Whether the tenant's model is to be trained again in the cycle that starts at `cycle_start`."""
-        champion = self.champion(tenant)
-        damage = champion and self.registry.damage(tenant, champion.version, champion.digest)
-        after = self.settings(tenant).retrain_after or retrain_after
-        return activation.retrain(champion, damage, cycle_start, after)
 
 
 def champion_of(entry: Entry) -> activation.Champion:

@@ -64,6 +64,7 @@ class Source:
     def tenants(self) -> Tenants:
         """Every tenant of the source, suspended ones too."""
         with self.snapshot() as snapshot:
+            snapshot.check("tenant", Tenant)
             rows = snapshot.tenants()
         valid, failure = Tenant.filter(rows.select(Tenant.column_names()))
         return Tenants(valid.sort("tenant_id"), _with_rules(failure.details()))
@@ -86,22 +87,21 @@ class Source:
         """
         tenant_id(tenant)
         with self.snapshot() as snapshot:
-            tables = {name: snapshot.table(name, tenant, since) for name in SOURCE_TABLES}
-        return _within(tables, since, until)
+            for name, schema in SOURCE_TABLES.items():
+                snapshot.check(name, schema)
+            return _within(
+                {name: snapshot.table(name, tenant, since) for name in SOURCE_TABLES}, since, until
+            )
 
     @contextmanager
     def snapshot(self) -> Iterator["Snapshot"]:
         """A connection of its own in a transaction that cannot write; closed at the end."""
         url = _parsed(self.url)
         dialect = SQLITE if url.drivername == "sqlite" else POSTGRESQL
-        try:
-            connection = _connect(url)
-        except dbapi.Error as error:
-            raise _unreachable(url, error) from None
-        with connection:
+        with _connect(url) as connection:
             snapshot = Snapshot(url, dialect, connection)
             for statement in dialect.begin:
-                snapshot.fetch(statement)
+                snapshot.execute(statement)
             yield snapshot
 
 
@@ -113,18 +113,28 @@ class Snapshot:
     dialect: Dialect
     connection: dbapi.Connection
 
+    def execute(self, statement: str) -> None:
+        """A statement without rows."""
+        with self._cursor() as cursor:
+            cursor.execute(statement)
+
     def fetch(self, query: str, *values: object) -> pl.DataFrame:
         """The rows of a query with bound values `$1`, `$2` and so on."""
+        with self._cursor() as cursor:
+            cursor.execute(query, values or None)
+            return cursor.fetch_polars()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[dbapi.Cursor]:
         try:
             with self.connection.cursor(adbc_stmt_kwargs=dict(self.dialect.options)) as cursor:
-                cursor.execute(query, values or None)
-                return cursor.fetch_polars()
+                yield cursor
         except (dbapi.Error, pl.exceptions.PolarsError) as error:
-            raise _unreachable(self.url, error) from None
+            raise _unreachable(self.url, str(error)) from None
 
     def tenants(self) -> pl.DataFrame:
         """The tenant table as read."""
-        columns = self._columns("tenant", Tenant)
+        columns = _columns(Tenant)
         return typed(self.fetch(self.dialect.select("tenant", columns, "true")), columns)
 
     def table(self, name: SourceTable, tenant: str, since: datetime) -> pl.DataFrame:
@@ -132,7 +142,7 @@ class Snapshot:
 
         Outcomes have one more column, `has_event`: whether the source has the event at all.
         """
-        columns = self._columns(name, SOURCE_TABLES[name])
+        columns = _columns(SOURCE_TABLES[name])
         of_tenant, window, more = "t.tenant_id = $1", self._window(name), ()
         if name == "outcome":
             more = (f"COALESCE(t.event_id IN (SELECT e.event_id {_EVENTS}), false) AS has_event",)
@@ -150,24 +160,25 @@ class Snapshot:
             return f" AND ({referenced} OR {recent('t.scheduled_start', '$2')})"
         return ""
 
-    def _columns(self, table: str, schema: type[dy.Schema]) -> dict[str, pl.DataType]:
-        """The columns to read of a table. Raises SourceMismatch unless the source has them all."""
-        columns = {
-            name: dtype for name, dtype in schema.create_empty().schema.items() if name != "unreadable"
-        }
-        found = dict(self.fetch(self.dialect.columns, table).iter_rows())
-        if problems := [
+    def check(self, table: str, schema: type[dy.Schema]) -> None:
+        """Raises SourceMismatch unless the source has the table with every column in a readable type."""
+        columns, found = _columns(schema), dict(self.fetch(self.dialect.columns, table).iter_rows())
+        problems = [
             f"column {name}: expected {self.dialect.expected(dtype)}, got {found.get(name, 'no such column')}"
             for name, dtype in columns.items()
             if not self.dialect.can_read(dtype, found.get(name))
-        ]:
-            got = (
-                "; ".join(problems) if found else f"expected columns {', '.join(columns)}, got no such table"
-            )
+        ]
+        if not found:
+            problems = [f"expected the columns {', '.join(columns)}, got no such table"]
+        if problems:
             raise SourceMismatch(
-                f"table {table} of {self.url}: {got}; give the table these columns, or a view that has them"
+                f"table {table} of {self.url}: {'; '.join(problems)}; "
+                "give it these columns, or put a view that has them in its place"
             )
-        return columns
+
+
+def _columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
+    return {name: dtype for name, dtype in schema.create_empty().schema.items() if name != "unreadable"}
 
 
 def _parsed(url: str) -> URL:
@@ -177,10 +188,10 @@ def _parsed(url: str) -> URL:
         parsed = None
     if parsed is not None and (_is_sqlite_file(parsed) or _is_server(parsed)):
         return parsed
+    got = parsed.set(query={}) if parsed else "one that cannot be parsed"
     raise InvalidSettings(
         "expected a source URL such as sqlite:////absolute/path.db or "
-        "postgresql://user:password@host:5432/database, "
-        f"got {parsed or 'one that cannot be parsed'}; correct FRAUD_ASSETS_SOURCE_URL"
+        f"postgresql://user:password@host:5432/database, got {got}; correct FRAUD_ASSETS_SOURCE_URL"
     )
 
 
@@ -193,19 +204,29 @@ def _is_server(url: URL) -> bool:
 
 
 def _connect(url: URL) -> dbapi.Connection:
-    if url.drivername == "sqlite":
-        return sqlite.connect(f"file:{quote(url.database or '')}?mode=ro", autocommit=True)
-    chosen = url.set(query={**_CONNECTION, **url.query})
-    return postgresql.connect(chosen.render_as_string(hide_password=False), autocommit=True)
+    try:
+        if url.drivername == "sqlite":
+            return _open_file(url)
+        chosen = url.set(query={**_CONNECTION, **url.query})
+        return postgresql.connect(chosen.render_as_string(hide_password=False), autocommit=True)
+    except dbapi.Error as error:
+        raise _unreachable(url, str(error)) from None
 
 
-def _unreachable(url: URL, error: Exception) -> SourceUnreachable:
-    """The driver's words without the password, which they may repeat."""
-    words = str(error).partition("\nQuery was")[0].strip()
+def _open_file(url: URL) -> dbapi.Connection:
+    path = Path(url.database or "")
+    if not path.is_file():
+        raise _unreachable(url, "no such file")
+    return sqlite.connect(f"file:{quote(str(path))}?mode=ro", autocommit=True)
+
+
+def _unreachable(url: URL, words: str) -> SourceUnreachable:
+    """The driver's words without the password, which they may repeat, and without the query."""
+    said = words.partition("\nQuery was")[0].strip()
     for secret in filter(None, (url.password, quote(url.password or "", safe=""))):
-        words = words.replace(secret, "***")
+        said = said.replace(secret, "***")
     return SourceUnreachable(
-        f"expected {url} to answer, got: {words}; check that it is there, and that its reader may read it"
+        f"expected {url} to answer, got: {said}; check that it is there, and that its reader may read it"
     )
 
 
@@ -220,10 +241,15 @@ def _within(tables: Mapping[SourceTable, pl.DataFrame], since: datetime, until: 
     events = tables["attendance_event"].filter(_from("punch_in_at", since), _by("known_at", until))
     scheduled = _from("scheduled_start", since - _DAY) & _by("scheduled_start", until + _DAY)
     shifts = tables["shift"].filter(_by("published_at", until), scheduled | _is_one_of("shift_id", events))
-    unknown = ~pl.col("has_event")
+    unknown = ~pl.col("has_event").cast(pl.Boolean)
     outcomes = tables["outcome"].filter(_by("known_at", until), unknown | _is_one_of("event_id", events))
-    kept = {**tables, "attendance_event": events, "shift": shifts, "outcome": outcomes}
-    return History(**{name: _in_order(rows, SOURCE_TABLES[name]) for name, rows in kept.items()})
+    return History(
+        site=_in_order("site", tables["site"]),
+        guard=_in_order("guard", tables["guard"]),
+        shift=_in_order("shift", shifts),
+        attendance_event=_in_order("attendance_event", events),
+        outcome=_in_order("outcome", outcomes),
+    )
 
 
 def _from(column: str, since: datetime) -> pl.Expr:
@@ -238,7 +264,8 @@ def _is_one_of(column: str, rows: pl.DataFrame) -> pl.Expr:
     return pl.col(column).is_in(rows[column].drop_nulls().implode())
 
 
-def _in_order(rows: pl.DataFrame, schema: type[dy.Schema]) -> pl.DataFrame:
+def _in_order(name: SourceTable, rows: pl.DataFrame) -> pl.DataFrame:
     """By id, then by everything else, so that an engine's own order is never seen."""
-    columns = schema.column_names()
-    return rows.select(columns).sort([*schema.primary_key(), *columns])
+    schema = SOURCE_TABLES[name]
+    columns, key = schema.column_names(), schema.primary_key()
+    return rows.select(columns).sort(*key, *(column for column in columns if column not in key))

@@ -41,7 +41,7 @@ def ago(**past: float) -> datetime:
 
 def last(*before: Row, **tables: Any) -> Row:
     """The features of an event at NOON ('now', laid over by tables['now']) after the events `before`."""
-    rows = [{**row, "event_id": f"b{number}"} for number, row in enumerate(before)]
+    rows = [{"event_id": f"b{number}", **row} for number, row in enumerate(before)]
     rows.append({"event_id": "now", "punch_in_at": NOON, **tables.pop("now", {})})
     known_profiles = tables.pop("profiles", NO_PROFILES)
     history = builders.history(attendance_event=rows, **tables)
@@ -348,8 +348,8 @@ def test_without_a_device_id_nothing_is_known_of_the_device() -> None:
 def test_travel_speed_is_since_the_newest_position_tie_by_the_largest_id() -> None:
     same_time = ago(hours=2)
     before = [
-        {"punch_in_at": same_time, "latitude": 40.0, "longitude": -3.7},
-        {"punch_in_at": same_time, "latitude": 40.4, "longitude": -3.7},
+        {"event_id": "larger", "punch_in_at": same_time, "latitude": 40.4, "longitude": -3.7},
+        {"event_id": "large", "punch_in_at": same_time, "latitude": 40.0, "longitude": -3.7},
         {"punch_in_at": ago(hours=1), "latitude": None, "longitude": None},
     ]
     now = {"latitude": 41.4, "longitude": -3.7}

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -267,7 +268,7 @@ def test_snapshots_are_mondays_from_before_the_dataset_and_the_moment_itself() -
     assert instants[0] <= as_of - timedelta(days=180) < instants[1]
     assert instants[-2] == datetime(2026, 3, 2, tzinfo=UTC)
     assert {(at.weekday(), at.hour) for at in instants[:-1]} == {(0, 0)}
-    assert {later - at for at, later in zip(instants[:-2], instants[1:-1], strict=True)} == {profiles.WEEK}
+    assert {later - at for at, later in pairwise(instants[:-1])} == {profiles.WEEK}
 
 
 def test_a_snapshot_on_the_grid_itself_comes_once() -> None:
@@ -276,8 +277,9 @@ def test_a_snapshot_on_the_grid_itself_comes_once() -> None:
     assert instants == [monday - timedelta(days=7), monday]
 
 
-@given(st.datetimes(datetime(2001, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC)))
-def test_two_cycles_agree_on_the_snapshots_they_share(as_of: datetime) -> None:
+@given(st.timedeltas(timedelta(0), timedelta(days=9_999)))
+def test_two_cycles_agree_on_the_snapshots_they_share(after: timedelta) -> None:
+    as_of = NOON + after
     today = profiles.snapshot_instants(as_of, Settings())
     tomorrow = profiles.snapshot_instants(as_of + timedelta(days=1), Settings())
     assert set(today[1:-1]) <= set(tomorrow)

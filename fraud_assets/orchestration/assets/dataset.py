@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from fraud_assets.compute import dataset
+from fraud_assets import cycle
+from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.orchestration.resources import tenant_stage
 from fraud_assets.storage.platform import Platform
@@ -17,41 +18,35 @@ from fraud_assets.storage.platform import Platform
 def training_dataset(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
-    """The tenant's mature events of the last 180 days with their features and label, as known at the cut-off.
+    """The tenant's mature events of the last 180 days, with their features and what reviewers found.
 
     Every feature is computed from what had happened and was known strictly before the event's punch-in.
-    An event is mature 30 days after its punch-in; mature and unreviewed counts as legitimate. The cut-off
-    is the start of the tenant's cycle (02:00), so the same day gives the same rows and the same digest.
+    An event is mature 30 days after its punch-in; mature and unreviewed counts as legitimate. The cut-off is
+    the start of the tenant's cycle (02:00), so the same day gives the same rows and the same digest.
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        as_of = platform.cycle_start(tenant)
-        cleaned = platform.history(tenant, as_of)
-        profiles = platform.tables.read(tenant, "profiles")
-        made = dataset.assemble(cleaned.history, profiles, as_of, platform.settings(tenant))
-        version = platform.tables.keep(tenant, "training_dataset", made.frame, _facts(made))
-    counts = made.counts
+        result = cycle.assemble_dataset(platform, tenant)
+    made, counts = result.training_set, result.training_set.counts
     context.log.info(
-        f"  training_dataset      {counts['records']:,} records of {counts['events']:,} events, {counts['fraud']:,} fraud"
+        f"training_dataset      {counts['records']:,} usable records of {counts['events']:,} events, "
+        f"{counts['fraud']:,} fraud"
     )
     return dg.MaterializeResult(
         metadata={
             "tenant": tenant,
-            **{name: count for name, count in counts.items()},
+            **counts,
             "base_rate": counts["fraud"] / counts["records"] if counts["records"] else None,
             "window_start": dg.MetadataValue.timestamp(made.window_start),
-            "as_of": dg.MetadataValue.timestamp(as_of),
+            "as_of": dg.MetadataValue.timestamp(made.as_of),
+            "newest_punch_in": _instant(made.frame["punch_in_at"].max()),
             "digest": made.digest,
-            "table_version": version,
-            "set_aside": dg.MetadataValue.md(cleaned.markdown),
+            "table_version": result.table_version,
+            "rows_read": decisions.table(result.cleaned.totals),
+            "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
         }
     )
 
 
-def _facts(made: dataset.TrainingSet) -> dict[str, str]:
-    return {
-        "as_of": made.as_of.isoformat(),
-        "window_start": made.window_start.isoformat(),
-        "digest": made.digest,
-        **{name: str(count) for name, count in made.counts.items()},
-    }
+def _instant(value: object) -> dg.MetadataValue:
+    return dg.MetadataValue.text(f"{value:%Y-%m-%d %H:%M} UTC" if value else "none")

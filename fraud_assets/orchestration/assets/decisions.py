@@ -4,42 +4,58 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import dagster as dg
+import polars as pl
 
 from fraud_assets.compute.activation import Champion
+from fraud_assets.storage.ledger import Entry
 
 ACTIVE_MODEL = dg.AssetKey("active_model")
 
-NUMBERS = (
-    "pr_auc",
-    "champion_pr_auc",
-    "base_rate",
-    "precision_at_80_recall",
-    "labelled_rows",
-    "fraud_rows",
-    "model_age_days",
-)
-"""The keys that "Plots by partition" draws; null where a decision has no such number."""
+Metadata = dict[str, dg.MetadataValue | str]
 
 
 def shown(
-    tenant: str, sentence: str, numbers: Mapping[str, float | int | None]
-) -> dict[str, dg.MetadataValue | str]:
-    """Metadata of a decision. `numbers` may lack any of NUMBERS and may have others, which are left out."""
+    tenant: str, sentence: str, entry: Entry | None, champion: Champion | None, cycle_start: datetime
+) -> Metadata:
+    """The decision of the cycle that began at `cycle_start`, with what `entry` measured, if it did.
+
+    "Plots by partition" draws the numbers, so all are always there; null where there is no such number.
+    """
+    measured = entry.metrics if entry else {}
+    age = (cycle_start - champion.cycle_started_at).total_seconds() / 86_400 if champion else None
+    numbers = {
+        "pr_auc": measured.get("pr_auc"),
+        "champion_pr_auc": measured.get("champion_pr_auc"),
+        "base_rate": entry.fraud / entry.records if entry and entry.records else None,
+        "precision_at_80_recall": measured.get("precision_at_80_recall"),
+        "labelled_rows": entry.records if entry else None,
+        "fraud_rows": entry.fraud if entry else None,
+        "model_age_days": age,
+    }
     return {
         "decision": sentence,
         "tenant": tenant,
-        **{name: _number(numbers.get(name)) for name in NUMBERS},
+        **{name: _number(value) for name, value in numbers.items()},
+        "cycle_start": dg.MetadataValue.timestamp(cycle_start),
     }
 
 
-def observed(tenant: str, sentence: str, numbers: Mapping[str, float | int | None]) -> dg.AssetObservation:
-    """The decision as an observation: it shows on the tenant's page although nothing was activated."""
-    return dg.AssetObservation(ACTIVE_MODEL, metadata=shown(tenant, sentence, numbers), partition=tenant)
+def observed(tenant: str, metadata: Mapping[str, dg.MetadataValue | str]) -> dg.AssetObservation:
+    """A decision that activated nothing: it shows on the tenant's page, and the last activation stays."""
+    return dg.AssetObservation(ACTIVE_MODEL, metadata=metadata, partition=tenant)
 
 
-def age_days(champion: Champion | None, at: datetime) -> float | None:
-    """Age of the champion in days, from the start of the cycle that made it."""
-    return champion and (at - champion.cycle_started_at).total_seconds() / 86_400
+def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
+    """A small frame as a table. Cells are shown as text, never as Markdown: they may hold hostile input."""
+    records = [
+        dg.TableRecord(data={name: _cell(cell) for name, cell in row.items()}) for row in frame.to_dicts()
+    ]
+    columns = [dg.TableColumn(name) for name in frame.columns]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _number(value: float | int | None) -> dg.MetadataValue:

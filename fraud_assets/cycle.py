@@ -1,0 +1,266 @@
+"""The four stages of a tenant's daily cycle over a `Platform`, in plain Python. No Dagster, no rules of its own.
+
+Each stage reads what it needs from the stores, so that it can be run alone and again: a repeated stage
+writes, registers and records nothing twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from fraud_assets.compute import activation, dataset, evaluation, pictures, profiles, quality, training
+from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
+from fraud_assets.domain.schemas import Profile
+from fraud_assets.domain.settings import Settings
+from fraud_assets.storage.ledger import Entry
+from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.registry import Candidate, Submission
+
+CYCLE_STAGES = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
+"""In the order in which they run."""
+
+NOT_TRAINED = "not trained"
+"""The verdict of a cycle that had too little to train on; the others are `activation.Verdict`."""
+
+
+@dataclass(frozen=True)
+class ProfilesMade:
+    """`profiled` active guards have a profile at `as_of`; the others are in `made.skipped`."""
+
+    as_of: datetime
+    made: profiles.Profiles
+    profiled: int
+    cleaned: quality.Cleaned
+    table_version: int
+
+
+@dataclass(frozen=True)
+class DatasetMade:
+    """The training dataset as stored, and what was set aside on the way."""
+
+    training_set: dataset.TrainingSet
+    cleaned: quality.Cleaned
+    table_version: int
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """A version of a tenant's training dataset, as read back."""
+
+    frame: pl.DataFrame
+    version: int
+    as_of: datetime
+    digest: str
+
+    @property
+    def fraud(self) -> int:
+        """Records that are fraud."""
+        return int(self.frame["is_fraud"].sum())
+
+
+def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
+    """Profiles of every active guard at the cycle's start, and the weekly ones that the dataset looks back to."""
+    as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
+    cleaned = platform.history(tenant, as_of)
+    fingerprint = profiles.fingerprint(rules)
+    stored = _stored_profiles(platform, tenant, fingerprint)
+    made = profiles.refresh(stored, cleaned.history, as_of, rules, quality.corrupt_guards(cleaned, rules))
+    facts = {"as_of": as_of.isoformat(), "settings": fingerprint}
+    version = platform.tables.write(tenant, "profiles", made.profiles, facts)
+    profiled = made.profiles.filter(pl.col("snapshot_at") == as_of).height
+    return ProfilesMade(as_of, made, profiled, cleaned, version)
+
+
+def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.DataFrame:
+    """Snapshots made under other rules are not mixed with new ones: they are made again."""
+    try:
+        if platform.tables.facts(tenant, "profiles")["settings"] == fingerprint:
+            return platform.tables.read(tenant, "profiles")
+    except TableNotFound:
+        pass
+    return Profile.create_empty()
+
+
+def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
+    """The labelled events of the last 180 days, stored under a version number."""
+    as_of = platform.cycle_start(tenant)
+    cleaned = platform.history(tenant, as_of)
+    made = dataset.assemble(
+        cleaned.history, platform.tables.read(tenant, "profiles"), as_of, platform.settings(tenant)
+    )
+    facts = {
+        "as_of": as_of.isoformat(),
+        "window_start": made.window_start.isoformat(),
+        "digest": made.digest,
+        **{name: str(count) for name, count in made.counts.items()},
+    }
+    return DatasetMade(made, cleaned, _store_dataset(platform, tenant, made.frame, facts))
+
+
+def _store_dataset(platform: Platform, tenant: str, frame: pl.DataFrame, facts: Mapping[str, str]) -> int:
+    """The version of `frame`: a new one, unless the newest has the same digest and cut-off."""
+    version = platform.tables.version(tenant, "training_dataset")
+    if version is not None and platform.tables.facts(tenant, "training_dataset", version) == facts:
+        return version
+    return platform.tables.write(tenant, "training_dataset", frame, facts)
+
+
+def read_dataset(platform: Platform, tenant: str, version: int | None = None) -> StoredDataset:
+    """The newest version, or the one named. Raises TableNotFound."""
+    found = platform.tables.version(tenant, "training_dataset") if version is None else version
+    if found is None:
+        raise TableNotFound(
+            f"expected a training dataset of {tenant}, found none; materialize training_dataset first"
+        )
+    facts = platform.tables.facts(tenant, "training_dataset", found)
+    frame = platform.tables.read(tenant, "training_dataset", found)
+    return StoredDataset(frame, found, datetime.fromisoformat(facts["as_of"]), facts["digest"])
+
+
+def shortage(stored: StoredDataset, rules: Settings) -> str | None:
+    """Why the dataset cannot be trained on; the one gate, which the check and the training both ask."""
+    return dataset.shortage(stored.frame.height, stored.fraud, rules) or training.one_sided(
+        stored.frame, rules
+    )
+
+
+def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | Entry:
+    """The candidate of the newest dataset, or the ledger's entry that says why none was trained.
+
+    A model that was made from the same dataset in the same way is found again, not made again.
+    """
+    stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
+    if reason := shortage(stored, rules):
+        return _recorded(platform, tenant, stored, NOT_TRAINED, (reason,), run_id)
+    made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
+    facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
+    if found := platform.registry.find(tenant, made_from):
+        return platform.registry.challenge(tenant, found, facts)
+    return platform.registry.register(
+        tenant, _submission(stored, rules, {**made_from, **facts, "dagster_run_id": run_id or ""})
+    )
+
+
+def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
+    split = training.split(stored.frame, rules)
+    model = training.fit(split.train, rules)
+    scores = training.score(model.content, split.holdout, threads=rules.threads)
+    metrics = evaluation.measure(split.holdout["is_fraud"], scores, rules)
+    drawn = {
+        "precision_recall.png": pictures.precision_recall_curve(split.holdout["is_fraud"], scores, rules),
+        "feature_importance.png": pictures.feature_importance(training.importance(model)),
+    }
+    return Submission(model, metrics, stored.digest, facts, split.train, split.holdout, drawn)
+
+
+def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
+    """Holds the candidate against the rules and the champion, records the decision, and activates.
+
+    The ledger comes first and is the authority; the alias follows it, also where an earlier run died
+    between the two. Raises RegistryError if there is no candidate.
+    """
+    candidate = platform.registry.challenger(tenant)
+    if candidate is None:
+        raise RegistryError(
+            f"expected a candidate of {tenant} to decide on, got none; materialize trained_model first"
+        )
+    rules = platform.settings(tenant)
+    stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
+    holdout = training.split(stored.frame, rules).holdout
+    measured = _measured(platform, tenant, candidate.version, candidate.digest, holdout)
+    champion, damage = _champion_on(platform, tenant, holdout)
+    decision = activation.decide(measured, champion, rules)
+    numbers = measured.as_dict() | ({"champion_pr_auc": champion.pr_auc} if champion else {})
+    entry = _recorded(
+        platform, tenant, stored, decision.verdict, (*decision.reasons, *damage), run_id, candidate, numbers
+    )
+    if decision.verdict is activation.Verdict.ACTIVATE:
+        platform.registry.set_champion(
+            tenant, candidate.version, reason=entry.sentence, pr_auc=measured.pr_auc
+        )
+    else:
+        platform.registry.annotate(tenant, candidate.version, verdict=entry.verdict, reason=entry.sentence)
+    return entry
+
+
+def _champion_on(
+    platform: Platform, tenant: str, holdout: pl.DataFrame
+) -> tuple[Metrics | None, tuple[str, ...]]:
+    """The champion's metrics on the candidate's holdout; a damaged champion counts as none, with the reason."""
+    champion = platform.champion(tenant)
+    if champion is None:
+        return None, ()
+    try:
+        return _measured(platform, tenant, champion.version, champion.digest, holdout), ()
+    except ModelDamaged as error:
+        return None, (f"champion v{champion.version} is not compared: {error}",)
+
+
+def _measured(platform: Platform, tenant: str, version: int, digest: str, holdout: pl.DataFrame) -> Metrics:
+    rules = platform.settings(tenant)
+    content = platform.registry.load(tenant, version, digest)
+    scores = training.score(content, holdout, threads=rules.threads)
+    return evaluation.measure(holdout["is_fraud"], scores, rules)
+
+
+def _recorded(
+    platform: Platform,
+    tenant: str,
+    stored: StoredDataset,
+    verdict: str,
+    reasons: tuple[str, ...],
+    run_id: str | None,
+    candidate: Candidate | None = None,
+    numbers: Mapping[str, float] | None = None,
+) -> Entry:
+    """The decision as the ledger keeps it."""
+    entry = Entry(
+        tenant=tenant,
+        decided_at=platform.now(),
+        cycle_started_at=stored.as_of,
+        verdict=verdict,
+        reasons=reasons,
+        records=stored.frame.height,
+        fraud=stored.fraud,
+        model_version=candidate and candidate.version,
+        model_digest=candidate and candidate.digest,
+        pr_auc=(numbers or {}).get("pr_auc"),
+        dataset_digest=stored.digest,
+        dataset_version=stored.version,
+        dagster_run_id=run_id,
+        metrics=dict(numbers or {}),
+    )
+    platform.ledger.append(entry)
+    return entry
+
+
+def retrain_due(
+    platform: Platform, tenant: str, cycle_start: datetime, retrain_after: timedelta
+) -> activation.Due:
+    """Whether the cycle that starts at `cycle_start` trains the tenant's model again.
+
+    `retrain_after` is the platform's rule; the tenant's settings may override it.
+    """
+    champion = platform.champion(tenant)
+    damage = champion and platform.registry.damage(tenant, champion.version, champion.digest)
+    after = platform.settings(tenant).retrain_after or retrain_after
+    return activation.retrain(champion, damage, cycle_start, after)
+
+
+def mirror_champion(platform: Platform, tenant: str) -> str | None:
+    """Lets the alias name the ledger's champion; a sentence if it did not, None if there was nothing to do.
+
+    It differs when a run died between the ledger and the alias, or when somebody moved the alias by hand.
+    """
+    entry = platform.ledger.champion(tenant)
+    found = platform.registry.champion_version(tenant)
+    if entry is None or entry.model_version is None or found == entry.model_version:
+        return None
+    platform.registry.set_champion(
+        tenant, entry.model_version, reason=entry.sentence, pr_auc=entry.pr_auc or 0.0
+    )
+    was = f"v{found}" if found else "no version"
+    return f"The alias named {was}, the ledger v{entry.model_version}: the alias was put right."

@@ -1,0 +1,64 @@
+"""The behavioural profiles of a tenant's guards."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from fraud_assets import cycle
+from fraud_assets.compute.profiles import FAILED
+from fraud_assets.orchestration.assets import decisions
+from fraud_assets.orchestration.assets.model import fail_window
+from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.orchestration.resources import tenant_stage
+from fraud_assets.storage.platform import Platform
+
+# More would make the page slow; the count is always whole.
+NAMED_AT_MOST = 100
+
+
+@dg.asset(
+    partitions_def=tenants,
+    group_name="attendance_fraud",
+    kinds={"polars", "deltalake"},
+    deps=["operational_database"],
+)
+def behavioural_profiles(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
+    """What is usual for each active guard, from the 90 days before the cycle's start.
+
+    Usual hours, weekdays and sites, hour mean and spread, punctuality, face confidence, GPS drift, night share.
+    Guards are profiled in batches of 100; one that cannot be profiled is named with a reason, the others go
+    on. Below 10 observations a guard has no profile; from 30 it is sufficient. Weekly snapshots are kept, so
+    that an event of the training dataset meets the profile of its day.
+    """
+    tenant = context.partition_key
+    with tenant_stage(platform.retry_wait_seconds):
+        result = cycle.refresh_profiles(platform, tenant)
+        if repaired := cycle.mirror_champion(platform, tenant):
+            context.log.warning(repaired)
+        due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
+        champion = platform.champion(tenant)
+    failed = result.made.skipped.filter(pl.col("kind") == FAILED)
+    context.log.info(
+        f"behavioural_profiles  {result.profiled:,} guards profiled, {failed.height:,} failed, "
+        f"{result.made.skipped.height - failed.height:,} with too few observations"
+    )
+    if not due.is_due:
+        yield decisions.observed(tenant, decisions.shown(tenant, due.reason, None, champion, result.as_of))
+    yield dg.MaterializeResult(
+        metadata={
+            "tenant": tenant,
+            "retrain": due.reason,
+            "guards_profiled": result.profiled,
+            "guards_failed": failed.height,
+            "guards_with_too_few_observations": result.made.skipped.height - failed.height,
+            "snapshots": result.made.profiles["snapshot_at"].n_unique(),
+            "as_of": dg.MetadataValue.timestamp(result.as_of),
+            "failed": decisions.table(failed.select("guard_id", "reason").head(NAMED_AT_MOST)),
+            "rows_read": decisions.table(result.cleaned.totals),
+            "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
+            "table_version": result.table_version,
+        }
+    )

@@ -1,0 +1,300 @@
+"""The registered models: their names, aliases, digests and files. The only file that imports MLflow.
+
+One experiment and one registered model a tenant. A version is created after its files and with all
+its tags at once, so that every version is whole. What is read back is `model.ubj` alone, held against
+a digest that the caller keeps elsewhere: loading through MLflow would run code that an altered
+`MLmodel` names. No decision is taken here.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from hashlib import sha256
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+from platform import python_version
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from fraud_assets.compute.activation import Candidate, Submission, Verdict
+from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.training import Model, features_digest
+from fraud_assets.domain.errors import InvalidSettings, ModelDamaged, RegistryError, RegistryUnreachable
+from fraud_assets.domain.schemas import FEATURES, tenant_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+MODEL_FILE: Final = "model.ubj"
+
+_ENVIRONMENT: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # With the default of 7 a server that is away is asked for four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+_TRANSIENT: Final = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+def model_name(tenant: str) -> str:
+    """The registered model of `tenant`. Raises InvalidTenantId."""
+    return f"attendance-fraud-{tenant_id(tenant)}"
+
+
+def version_link(tenant: str, version: int) -> str:
+    """The page of a version, relative to the address of MLflow's pages."""
+    return f"/#/models/{model_name(tenant)}/versions/{version}"
+
+
+class Registry:
+    """The models of all tenants. Every method raises RegistryUnreachable when nothing answers."""
+
+    def __init__(self, tracking_uri: str, artifact_root: str | None = None):
+        """`tracking_uri` is `sqlite:////...` or `http(s)://...`; opens nothing yet.
+
+        Files lie under `artifact_root`/tenant; a server may be left to choose (None).
+        """
+        address = urlsplit(tracking_uri)
+        if address.scheme not in {"sqlite", "http", "https"} or "@" in address.netloc:
+            raise InvalidSettings(
+                "expected a tracking address sqlite:////path or http(s)://host:port without credentials, got "
+                f"scheme {address.scheme!r}; give credentials as MLFLOW_TRACKING_USERNAME and _PASSWORD"
+            )
+        if address.scheme == "sqlite" and not artifact_root:
+            raise InvalidSettings("expected a folder for the files of an embedded registry, got none")
+        self.tracking_uri = tracking_uri
+        self.artifact_root = artifact_root
+
+    def register(self, tenant: str, submission: Submission) -> Candidate:
+        """A new version with its files, numbers and tags; `challenger` then names it.
+
+        When anything fails the run is marked as failed and no version stays.
+        """
+        name = model_name(tenant)
+        with self._client() as client:
+            run = client.create_run(self._experiment(client, tenant), tags=submission.tags)
+            run_id = run.info.run_id
+            try:
+                logged = _log(client, tenant, run, submission)
+                client.set_terminated(run_id)
+                version = _publish(client, name, logged, submission.tags)
+                client.set_registered_model_alias(name, CHALLENGER, str(version))
+            except BaseException:
+                _abandon(client, run_id)
+                raise
+        return Candidate(version, run_id, submission.model.digest, submission.metrics, submission.tags)
+
+    def find(self, tenant: str, fingerprint: Mapping[str, str]) -> Candidate | None:
+        """The newest version that carries all the tags of `fingerprint`."""
+        name = f"name='{model_name(tenant)}'"
+        with self._client() as client:
+            versions = client.search_model_versions(name, 1000, ["version_number DESC"])
+            found = (version for version in versions if fingerprint.items() <= version.tags.items())
+            return next((_candidate(client, version) for version in found), None)
+
+    def challenger(self, tenant: str) -> Candidate | None:
+        """The version that the alias `challenger` names."""
+        name = model_name(tenant)
+        with self._client() as client:
+            version = _named(client, name, CHALLENGER)
+            return _candidate(client, client.get_model_version(name, str(version))) if version else None
+
+    def challenge(self, tenant: str, candidate: Candidate, facts: Mapping[str, str]) -> Candidate:
+        """Let `challenger` name a version that `find` found, with the facts of this cycle; idempotent."""
+        name, version = model_name(tenant), str(candidate.version)
+        with self._client() as client:
+            for key, value in facts.items():
+                client.set_model_version_tag(name, version, key, value)
+            client.set_registered_model_alias(name, CHALLENGER, version)
+        return replace(candidate, tags={**candidate.tags, **facts})
+
+    def champion_version(self, tenant: str) -> int | None:
+        """The version that the alias `champion` names."""
+        with self._client() as client:
+            return _named(client, model_name(tenant), CHAMPION)
+
+    def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
+        """Move the alias `champion`, the only place that does; idempotent.
+
+        The list of models shows only the newest version's alias, so the model repeats the champion.
+        """
+        name = model_name(tenant)
+        with self._client() as client:
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+            client.set_registered_model_tag(name, "champion_version", str(version))
+            client.set_registered_model_tag(name, "champion_pr_auc", f"{pr_auc:.4f}")
+        self.annotate(tenant, version, verdict=Verdict.ACTIVATE, reason=reason)
+
+    def annotate(self, tenant: str, version: int, *, verdict: str, reason: str) -> None:
+        """Write on a version what was decided on it, in words; idempotent."""
+        with self._client() as client:
+            client.set_model_version_tag(model_name(tenant), str(version), "verdict", str(verdict))
+            client.set_model_version_tag(model_name(tenant), str(version), "reason", reason)
+
+    def load(self, tenant: str, version: int, digest: str) -> bytes:
+        """The bytes of a version's model file, whose SHA-256 is `digest`. Nothing is executed.
+
+        Raises ModelDamaged when the file is not there, is not those bytes, or when the model was
+        fitted on other features than this release computes.
+        """
+        with self._client() as client:
+            content = self._fetch(client, tenant, version)
+        found = sha256(content).hexdigest()
+        if found != digest:
+            what = f"SHA-256 {digest:.12}, got {found:.12} ({len(content)} bytes; truncated or altered)"
+            raise ModelDamaged(f"expected v{version} of {tenant} with {what}; retrain the tenant")
+        return content
+
+    def damage(self, tenant: str, version: int, digest: str) -> str | None:
+        """Why a version cannot be served; None if it can."""
+        try:
+            self.load(tenant, version, digest)
+        except ModelDamaged as error:
+            return str(error)
+        return None
+
+    def run_link(self, run_id: str) -> str:
+        """The page of a run, relative to the address of MLflow's pages."""
+        with self._client() as client:
+            experiment = client.get_run(run_id).info.experiment_id
+        return f"/#/experiments/{experiment}/runs/{run_id}"
+
+    def _experiment(self, client: "MlflowClient", tenant: str) -> str:
+        name = f"fraud-assets/{tenant_id(tenant)}"
+        found = client.get_experiment_by_name(name)
+        location = f"{self.artifact_root.rstrip('/')}/{tenant}" if self.artifact_root else None
+        return found.experiment_id if found else client.create_experiment(name, location)
+
+    def _fetch(self, client: "MlflowClient", tenant: str, version: int) -> bytes:
+        from mlflow.artifacts import download_artifacts, list_artifacts  # noqa: PLC0415
+
+        label = f"v{version} of {tenant}"
+        exactly = f"name='{model_name(tenant)}' and version_number={int(version)}"
+        if not (found := client.search_model_versions(exactly)):
+            raise ModelDamaged(f"expected {label} in the registry, got none; retrain the tenant")
+        registered = found[0]
+        if registered.tags.get("features_digest") != features_digest(FEATURES):
+            raise ModelDamaged(f"expected {label} with today's features, got others; retrain the tenant")
+        # A server reports a missing file as it does a broken connection: look before asking for it.
+        files = list_artifacts(registered.source, tracking_uri=self.tracking_uri)
+        if not any(Path(file.path).name == MODEL_FILE and not file.is_dir for file in files):
+            raise ModelDamaged(f"expected the file {MODEL_FILE} of {label}, got none; retrain the tenant")
+        with TemporaryDirectory() as target:
+            uri = f"{registered.source}/{MODEL_FILE}"
+            return Path(download_artifacts(uri, dst_path=target, tracking_uri=self.tracking_uri)).read_bytes()
+
+    @contextmanager
+    def _client(self) -> "Iterator[MlflowClient]":
+        """A client of this address alone: MLflow's global address is neither read nor set."""
+        for default in _ENVIRONMENT.items():
+            os.environ.setdefault(*default)
+        from mlflow import MlflowClient  # noqa: PLC0415
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+        try:
+            yield MlflowClient(self.tracking_uri, self.tracking_uri)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in _TRANSIENT:
+                raise RegistryError(f"the model registry refused: {error}") from error
+            raise RegistryUnreachable(
+                f"expected an answer of the model registry at {self.tracking_uri}, got: {error}; "
+                "check that it runs and that its disk has room, then try again"
+            ) from error
+
+
+def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission) -> "LoggedModel":
+    """The run's parameters, numbers, datasets, pictures and model."""
+    from mlflow.entities import LoggedModelOutput, Metric, Param  # noqa: PLC0415
+
+    run_id, experiment = run.info.run_id, run.info.experiment_id
+    parameters = {key: str(value) for key, value in submission.model.parameters.items()}
+    logged = client.create_logged_model(experiment, "model", run_id, params=parameters, model_type="xgboost")
+    training, holdout = _datasets(tenant, submission)
+    client.log_inputs(run_id, [training, holdout])
+    now = time.time_ns() // 1_000_000
+    of = (logged.model_id, holdout.dataset.name, holdout.dataset.digest, run_id)
+    numbers = [Metric(name, value, now, 0, *of) for name, value in submission.metrics.as_dict().items()]
+    client.log_batch(run_id, numbers, [Param(*pair) for pair in parameters.items()])
+    for file, picture in submission.pictures.items():
+        client.log_stream(run_id, BytesIO(picture), file)
+    with TemporaryDirectory() as folder:
+        _write_model(Path(folder), logged, submission.model)
+        client.log_model_artifacts(logged.model_id, folder)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _datasets(tenant: str, submission: Submission) -> "Iterator[DatasetInput]":
+    """Training and holdout; their names differ, because MLflow merges datasets of one name and digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+    source = json.dumps(submission.tags)
+    for part, frame in {"training": submission.train, "holdout": submission.holdout}.items():
+        columns = [{"name": name, "type": str(dtype)} for name, dtype in frame.schema.items()]
+        profile = {"num_rows": frame.height, "num_fraud": int(frame["is_fraud"].sum())}
+        texts = ("delta", source, json.dumps({"mlflow_colspec": columns}), json.dumps(profile))
+        dataset = Dataset(f"{tenant}-{part}", submission.dataset_digest[:32], *texts)
+        yield DatasetInput(dataset, [InputTag("mlflow.data.context", part)])
+
+
+def _write_model(folder: Path, logged: "LoggedModel", model: Model) -> None:
+    """The layout of `mlflow.xgboost`, with the very bytes that were digested and no environment guessed."""
+    from mlflow import models  # noqa: PLC0415
+    from mlflow.types.schema import ColSpec, Schema  # noqa: PLC0415
+
+    version, identity = metadata.version("xgboost"), logged.model_id
+    inputs = Schema([ColSpec("float", name, required=False) for name in model.features])
+    signature = models.ModelSignature(inputs, Schema([ColSpec("float", "score")]))
+    source, run_id = logged.artifact_location, logged.source_run_id
+    description = models.Model(source, run_id, signature=signature, model_uuid=identity, model_id=identity)
+    loader = {"loader_module": "mlflow.xgboost", "python_version": python_version()}
+    booster = {"model_class": "xgboost.core.Booster", "model_format": "ubj", "xgb_version": version}
+    description.add_flavor("python_function", data=MODEL_FILE, **loader)
+    description.add_flavor("xgboost", data=MODEL_FILE, **booster)
+    description.save(folder / "MLmodel")
+    (folder / "requirements.txt").write_text(f"xgboost=={version}\n")
+    (folder / MODEL_FILE).write_bytes(model.content)
+
+
+def _publish(client: "MlflowClient", name: str, logged: "LoggedModel", tags: dict[str, str]) -> int:
+    """A new version of the registered model `name`, which is made if need be."""
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    # The source is a location, not models:/<id>: MLflow resolves that at its global address.
+    source, run_id = logged.artifact_location, logged.source_run_id
+    created = client.create_model_version(name, source, run_id, tags, None, None, 0, logged.model_id)
+    link = {"mlflow.modelVersions": json.dumps([{"name": name, "version": created.version}])}
+    client.set_logged_model_tags(logged.model_id, link)
+    return int(created.version)
+
+
+def _abandon(client: "MlflowClient", run_id: str) -> None:
+    """Mark a run as failed and take back its version, as far as the registry still answers."""
+    with suppress(Exception):
+        client.set_terminated(run_id, status="FAILED")
+    with suppress(Exception):
+        for version in client.search_model_versions(f"run_id='{run_id}'"):
+            client.delete_model_version(version.name, version.version)
+
+
+def _named(client: "MlflowClient", name: str, alias: str) -> int | None:
+    models = client.search_registered_models(f"name='{name}'")
+    return int(models[0].aliases[alias]) if models and alias in models[0].aliases else None
+
+
+def _candidate(client: "MlflowClient", version: "ModelVersion") -> Candidate:
+    metrics = Metrics.from_dict(client.get_run(str(version.run_id)).data.metrics)
+    return Candidate(
+        int(version.version), str(version.run_id), version.tags["model_digest"], metrics, version.tags
+    )

@@ -1,0 +1,118 @@
+"""Per-tenant Delta Lake tables, one a tenant and kind; the only builder of paths. No rules, no Dagster.
+
+A write replaces a table as a whole: whoever reads meanwhile, or after a crash, sees the old version or
+the new one. A version number names the same rows for ever, until it is pruned.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import dataframely as dy
+import polars as pl
+import polars.selectors as cs
+from deltalake import CommitProperties, DeltaTable
+
+from fraud_assets.domain.errors import TableNotFound
+from fraud_assets.domain.schemas import Profile, TrainingDataset, tenant_id
+
+Kind = Literal["profiles", "training_dataset"]
+
+_SCHEMAS: Final[dict[Kind, type[dy.Schema]]] = {"profiles": Profile, "training_dataset": TrainingDataset}
+_POSITION: Final = "_position"
+# Delta forgets versions after 30 days by default; a registered model names its version for longer.
+_CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables under `root`. Opens nothing until asked; every method raises InvalidTenantId."""
+
+    root: str | Path
+
+    def write(self, tenant: str, kind: Kind, frame: pl.DataFrame, facts: Mapping[str, str]) -> int:
+        """Replaces the table by `frame`, whose columns may differ from the last version's.
+
+        `facts` are kept with the version. Returns its number, from 0 on.
+        """
+        path = self._path(tenant, kind)
+        # Delta has no enumerations and promises no order of rows.
+        stored = frame.with_columns(cs.enum().cast(pl.String)).with_row_index(_POSITION)
+        stored.write_delta(
+            path,
+            mode="overwrite",
+            delta_write_options={
+                "schema_mode": "overwrite",
+                "configuration": _CONFIGURATION,
+                "commit_properties": CommitProperties(custom_metadata={"facts": json.dumps(dict(facts))}),
+            },
+        )
+        return DeltaTable(path).version()
+
+    def read(self, tenant: str, kind: Kind, version: int | None = None) -> pl.DataFrame:
+        """The table's rows as they were written, in that order; the newest version if none is named.
+
+        Raises TableNotFound if there is no such table or version.
+        """
+        self.facts(tenant, kind, version)
+        try:
+            stored = pl.read_delta(self._path(tenant, kind), version=version)
+        except FileNotFoundError as error:
+            raise self._not_found(tenant, kind, version) from error
+        declared = _SCHEMAS[kind].create_empty().select(cs.enum()).schema
+        enumerations = [
+            pl.col(name).cast(dtype) for name, dtype in declared.items() if name in stored.columns
+        ]
+        return stored.sort(_POSITION).drop(_POSITION).with_columns(enumerations)
+
+    def facts(self, tenant: str, kind: Kind, version: int | None = None) -> dict[str, str]:
+        """What was said of the version when it was written; the newest one if none is named.
+
+        Raises TableNotFound if there is no such table or version.
+        """
+        writes = self._writes(tenant, kind)
+        if not writes or (version is not None and version not in writes):
+            raise self._not_found(tenant, kind, version)
+        return writes[max(writes) if version is None else version]
+
+    def version(self, tenant: str, kind: Kind) -> int | None:
+        """The newest version's number; None if the table was never written."""
+        return max(self._writes(tenant, kind), default=None)
+
+    def prune(
+        self, tenant: str, kind: Kind, keep: Collection[int], unused_for: timedelta = timedelta(days=1)
+    ) -> int:
+        """Deletes the data of all versions but those in `keep` and the newest; returns how many files.
+
+        Files that a version stopped using less than `unused_for` (whole hours) ago stay, for the sake of
+        who still reads them. Raises TableNotFound if there is no such table or kept version.
+        """
+        for version in keep:
+            self.facts(tenant, kind, version)
+        hours = int(unused_for / timedelta(hours=1))
+        return len(
+            DeltaTable(self._path(tenant, kind)).vacuum(
+                hours, dry_run=False, enforce_retention_duration=False, keep_versions=sorted(keep)
+            )
+        )
+
+    def _path(self, tenant: str, kind: Kind) -> str:
+        if kind not in _SCHEMAS:
+            raise ValueError(f"expected a kind of table among {', '.join(_SCHEMAS)}, got {kind!r}")
+        return f"{self.root}/{tenant_id(tenant)}/{kind}"
+
+    def _writes(self, tenant: str, kind: Kind) -> dict[int, dict[str, str]]:
+        """The facts by version, of the commits that are writes; pruning makes commits too."""
+        path = self._path(tenant, kind)
+        commits = DeltaTable(path).history() if DeltaTable.is_deltatable(path) else []
+        return {commit["version"]: json.loads(commit["facts"]) for commit in commits if "facts" in commit}
+
+    def _not_found(self, tenant: str, kind: Kind, version: int | None) -> TableNotFound:
+        which = kind if version is None else f"version {version} of {kind}"
+        return TableNotFound(
+            f"expected {which} of tenant {tenant}, found none under {self.root}; "
+            f"materialize {kind} for this tenant first, or ask for a version that was not pruned"
+        )

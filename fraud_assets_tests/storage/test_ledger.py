@@ -1,0 +1,290 @@
+"""The ledger's contract, over SQLite and a real PostgreSQL: nothing is lost, changed or written twice."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from fraud_assets.domain.errors import InvalidSettings, InvalidTenantId, LedgerUnreachable
+from fraud_assets.storage.ledger import Entry, Ledger
+from fraud_assets_tests.builders import NOON
+
+DAY = timedelta(days=1)
+ACTIVATION = Entry(
+    tenant="acme",
+    decided_at=NOON + timedelta(minutes=7, microseconds=1),
+    cycle_started_at=NOON,
+    verdict="activate",
+    reasons=("PR-AUC 0.81 is at least 0.70", "better than the champion's 0.79"),
+    records=1234,
+    fraud=56,
+    model_version=3,
+    model_digest="a" * 64,
+    pr_auc=0.8123456789012345,
+    dataset_digest="b" * 64,
+    dataset_version=12,
+    dagster_run_id="run-1",
+    metrics={"pr_auc": 0.8123456789012345, "precision_at_80_recall": 1 / 3},
+)
+SKIPPED = Entry("acme", NOON + DAY, NOON + DAY, "skipped", ("99 records, 100 are needed",), 99, 5)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def ledger(url: str) -> Ledger:
+    return Ledger(url)
+
+
+@contextmanager
+def database(url: str) -> Iterator[Any]:
+    opened: Any = sqlite3.connect(url[10:]) if url.startswith("sqlite") else psycopg2.connect(url)
+    with closing(opened), opened:
+        yield opened.cursor()
+
+
+def test_an_empty_ledger_knows_nobody(ledger: Ledger) -> None:
+    assert (ledger.champion("acme"), ledger.latest("acme"), ledger.history("acme")) == (None, None, [])
+    assert ledger.champions() == ledger.latest_all() == {}
+
+
+@pytest.mark.parametrize("entry", [ACTIVATION, SKIPPED])
+def test_an_entry_comes_back_as_it_was_written(ledger: Ledger, entry: Entry) -> None:
+    assert ledger.append(entry) is True
+    assert Ledger(ledger.url).history("acme") == [entry]
+
+
+def test_instants_come_back_as_aware_utc_whatever_zone_they_came_in(ledger: Ledger, url: str) -> None:
+    if url.startswith("postgresql"):
+        with database(url) as cursor:
+            cursor.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET timezone = 'Asia/Kolkata'")
+    ledger.append(replace(ACTIVATION, decided_at=NOON.astimezone(timezone(timedelta(hours=-5)))))
+    [entry] = ledger.history("acme")
+    assert (entry.decided_at, entry.decided_at.tzinfo, entry.cycle_started_at.tzinfo) == (NOON, UTC, UTC)
+
+
+def test_the_champion_is_the_newest_activation_and_a_rejection_moves_nothing(ledger: Ledger) -> None:
+    second = replace(ACTIVATION, cycle_started_at=NOON + 7 * DAY, model_version=4)
+    rejected = replace(ACTIVATION, cycle_started_at=NOON + 14 * DAY, verdict="reject", model_version=5)
+    for entry in (ACTIVATION, second, rejected, SKIPPED):
+        ledger.append(entry)
+    assert ledger.champion("acme") == second
+    assert ledger.latest("acme") == SKIPPED
+    assert ledger.history("acme") == [ACTIVATION, second, rejected, SKIPPED]
+
+
+def test_newest_means_written_last_not_dated_last(ledger: Ledger) -> None:
+    rolled_back = replace(ACTIVATION, decided_at=NOON - DAY, model_version=2)
+    for entry in (ACTIVATION, rolled_back):
+        ledger.append(entry)
+    assert ledger.champion("acme") == ledger.latest("acme") == rolled_back
+
+
+def test_a_tenants_entries_are_its_own(ledger: Ledger) -> None:
+    theirs = replace(SKIPPED, tenant="acme-2")
+    for entry in (ACTIVATION, theirs):
+        ledger.append(entry)
+    assert ledger.champion("acme-2") is None
+    assert ledger.champions() == {"acme": ACTIVATION}
+    assert ledger.latest_all() == {"acme": ACTIVATION, "acme-2": theirs}
+    assert ledger.history("acme-2") == [theirs]
+
+
+def test_all_tenants_take_one_query(ledger: Ledger) -> None:
+    for number in range(5):
+        ledger.append(replace(ACTIVATION, tenant=f"t{number}"))
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert len(ledger.champions()) == len(ledger.latest_all()) == 5
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(statements) == 2
+
+
+@pytest.mark.parametrize("entry", [ACTIVATION, SKIPPED])
+def test_the_same_decision_is_written_once(ledger: Ledger, entry: Entry) -> None:
+    again = replace(entry, decided_at=entry.decided_at + DAY, dagster_run_id="run-2", reasons=("other",))
+    assert [ledger.append(one) for one in (entry, again, entry)] == [True, False, False]
+    assert ledger.history("acme") == [entry]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ACTIVATION, tenant="acme-2"),
+        replace(ACTIVATION, cycle_started_at=NOON + DAY),
+        replace(ACTIVATION, verdict="reject"),
+        replace(ACTIVATION, model_version=4),
+        replace(ACTIVATION, dataset_digest=None),
+    ],
+)
+def test_another_decision_is_written(ledger: Ledger, other: Entry) -> None:
+    assert [ledger.append(ACTIVATION), ledger.append(other)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE fraud_assets_decision SET model_version = 99",
+        "UPDATE fraud_assets_decision SET verdict = 'reject' WHERE tenant = 'acme'",
+        "DELETE FROM fraud_assets_decision",
+    ],
+)
+def test_the_database_refuses_to_change_or_delete_an_entry(ledger: Ledger, statement: str) -> None:
+    ledger.append(ACTIVATION)
+    with (
+        pytest.raises((sqlite3.IntegrityError, psycopg2.errors.RaiseException), match="append-only"),
+        database(ledger.url) as cursor,
+    ):
+        cursor.execute(statement)
+    assert ledger.history("acme") == [ACTIVATION]
+
+
+def test_postgresql_refuses_to_truncate(postgres_url: str) -> None:
+    ledger = Ledger(postgres_url)
+    ledger.append(ACTIVATION)
+    with pytest.raises(psycopg2.errors.RaiseException, match="append-only"), database(postgres_url) as cursor:
+        cursor.execute("TRUNCATE fraud_assets_decision")
+    assert ledger.history("acme") == [ACTIVATION]
+
+
+def test_sqlite_replaces_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.append(ACTIVATION)
+    with database(ledger.url) as cursor:
+        cursor.execute("CREATE TEMP TABLE copy AS SELECT * FROM fraud_assets_decision")
+        cursor.execute("UPDATE copy SET model_version = 99")
+        cursor.execute("INSERT OR REPLACE INTO fraud_assets_decision SELECT * FROM copy")
+    assert ledger.history("acme") == [ACTIVATION]
+
+
+TOGETHER = """
+import multiprocessing, sys
+from dataclasses import replace
+from fraud_assets.storage.ledger import Ledger
+from fraud_assets_tests.storage.test_ledger import ACTIVATION
+
+def work(number, barrier, written):
+    ledger = Ledger(sys.argv[1])
+    barrier.wait()
+    own = ledger.append(replace(ACTIVATION, tenant=f"t{number}"))
+    written.put((own, ledger.append(ACTIVATION)))
+
+context = multiprocessing.get_context("fork")
+barrier, written = context.Barrier(8), context.SimpleQueue()
+workers = [context.Process(target=work, args=(n, barrier, written)) for n in range(8)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+print([written.get() for worker in workers if worker.exitcode == 0])
+"""
+
+
+def test_eight_processes_may_use_a_ledger_first_at_once(ledger: Ledger) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOGETHER, ledger.url], capture_output=True, text=True, check=True
+    )
+    assert sorted(re.findall(r"\((\w+), (\w+)\)", done.stdout)) == [("True", "False")] * 7 + [
+        ("True", "True")
+    ]
+    assert len(ledger.champions()) == 9
+    assert ledger.history("acme") == [ACTIVATION]
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    str.strip
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    verdict=words,
+    reasons=st.lists(words, min_size=1).map(tuple),
+    metrics=st.dictionaries(words, st.floats(allow_nan=False, allow_infinity=False)),
+    digest=words,
+    cycle=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+def test_whatever_is_written_comes_back(
+    ledger: Ledger, verdict: str, reasons: Any, metrics: dict[str, float], digest: str, cycle: datetime
+) -> None:
+    entry = replace(
+        ACTIVATION,
+        verdict=verdict, reasons=reasons, metrics=metrics, dataset_digest=digest, cycle_started_at=cycle,
+    )  # fmt: skip
+    if ledger.append(entry):
+        assert ledger.latest("acme") == entry
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decided_at": NOON.replace(tzinfo=None)}, "expected aware instants"),
+        ({"cycle_started_at": NOON.replace(tzinfo=None)}, "expected aware instants"),
+        ({"verdict": " "}, "expected a verdict with reasons"),
+        ({"reasons": ()}, "expected a verdict with reasons"),
+        ({"model_version": None}, "expected an activation to name its model's version and digest"),
+        ({"model_digest": None}, "expected an activation to name its model's version and digest"),
+        ({"metrics": {"x": float("nan")}}, "expected finite metrics"),
+        ({"pr_auc": float("inf")}, "expected finite metrics"),
+        ({"tenant": "../acme"}, "expected a tenant id"),
+    ],
+)
+def test_an_entry_that_says_nothing_useful_cannot_be_made(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(ACTIVATION, **change)
+
+
+def test_a_decision_is_told_in_one_sentence() -> None:
+    expected = "Activated: PR-AUC 0.81 is at least 0.70; better than the champion's 0.79."
+    assert ACTIVATION.sentence == expected
+    assert SKIPPED.sentence == "Skipped: 99 records, 100 are needed."
+
+
+def test_a_hostile_tenant_id_asks_nothing(ledger: Ledger) -> None:
+    for ask in (ledger.champion, ledger.latest, ledger.history):
+        with pytest.raises(InvalidTenantId):
+            ask("' OR 1=1 --")
+
+
+def test_a_ledger_that_cannot_be_opened_is_unreachable(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/no/folder.db", "postgresql://reader:sekret@127.0.0.1:1/x"):
+        with pytest.raises(LedgerUnreachable, match=r"expected the ledger .* to answer, got: ") as caught:
+            Ledger(url).latest_all()
+        assert "sekret" not in f"{caught.value}{caught.value.__cause__}{Ledger(url)!r}"
+
+
+@pytest.mark.parametrize("url", ["", "ledger.db", "sqlite://", "sqlite:///x.db", "mysql://a:sekret@b/c"])
+def test_a_url_that_names_no_ledger_is_refused(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="expected a ledger URL such as") as caught:
+        Ledger(url)
+    assert "sekret" not in str(caught.value)
+
+
+def test_the_reasons_can_be_read_with_any_tool(ledger: Ledger) -> None:
+    ledger.append(ACTIVATION)
+    with database(ledger.url) as cursor:
+        cursor.execute("SELECT CAST(reasons AS text) FROM fraud_assets_decision")
+        assert json.loads(cursor.fetchone()[0]) == list(ACTIVATION.reasons)

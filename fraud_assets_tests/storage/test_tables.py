@@ -1,0 +1,188 @@
+"""What is written comes back, whole, to its own tenant only, and for as long as it is kept."""
+
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import get_args
+
+import dataframely as dy
+import polars as pl
+import pytest
+from dataframely.random import Generator
+from deltalake import DeltaTable
+from polars.testing import assert_frame_equal
+
+from fraud_assets.domain.errors import InvalidTenantId, TableNotFound
+from fraud_assets.domain.schemas import Profile, TrainingDataset
+from fraud_assets.storage.tables import Kind, Tables
+
+ROWS = 200_000
+ENDLESS_WRITER = f"""
+import sys, itertools, polars as pl
+from fraud_assets.storage.tables import Tables
+tables = Tables(sys.argv[1])
+for version in itertools.count():
+    print("writing", flush=True)
+    frame = pl.DataFrame({{"observations": [version] * {ROWS}}})
+    tables.write("acme", "profiles", frame, {{"n": str(version)}})
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(tmp_path)
+
+
+def counted(*values: int) -> pl.DataFrame:
+    return pl.DataFrame({"observations": values}, schema={"observations": pl.Int64})
+
+
+def test_every_kind_comes_back_with_its_types_and_in_its_order(tables: Tables) -> None:
+    samples: dict[Kind, type[dy.Schema]] = {"profiles": Profile, "training_dataset": TrainingDataset}
+    assert set(samples) == set(get_args(Kind))
+    for kind, schema in samples.items():
+        frame = schema.sample(200, generator=Generator(7))
+        tables.write("acme", kind, frame, {})
+        assert_frame_equal(tables.read("acme", kind), frame)
+        assert schema.is_valid(tables.read("acme", kind))
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_table_may_be_empty_or_small(tables: Tables, rows: int) -> None:
+    frame = TrainingDataset.sample(rows)
+    tables.write("acme", "training_dataset", frame, {})
+    assert_frame_equal(tables.read("acme", "training_dataset"), frame)
+
+
+def test_the_order_survives_maintenance_that_rearranges_the_files(tables: Tables, tmp_path: Path) -> None:
+    frame = counted(*range(1000)).sample(fraction=1, shuffle=True, seed=7)
+    tables.write("acme", "profiles", frame, {"said": "once"})
+    DeltaTable(tmp_path / "acme" / "profiles").optimize.z_order(["observations"])
+    assert_frame_equal(tables.read("acme", "profiles"), frame)
+    assert tables.facts("acme", "profiles") == {"said": "once"}
+
+
+def test_each_write_replaces_the_table_and_older_versions_stay_exact(tables: Tables) -> None:
+    frames = [counted(3, 1), counted(), counted(2), counted(3, 1)]
+    versions = [tables.write("acme", "profiles", frame, {}) for frame in frames]
+    assert versions == [0, 1, 2, 3]
+    assert tables.version("acme", "profiles") == 3
+    assert_frame_equal(tables.read("acme", "profiles"), frames[-1])
+    for version, frame in zip(versions, frames, strict=True):
+        assert_frame_equal(tables.read("acme", "profiles", version), frame)
+
+
+def test_columns_may_change_and_the_old_version_keeps_its_own(tables: Tables) -> None:
+    old, new = counted(1), pl.DataFrame({"observations": ["many"], "comment": ["new"]})
+    for frame in (old, new):
+        tables.write("acme", "profiles", frame, {})
+    assert_frame_equal(tables.read("acme", "profiles"), new)
+    assert_frame_equal(tables.read("acme", "profiles", 0), old)
+
+
+def test_facts_stay_with_their_version(tables: Tables) -> None:
+    facts = [{"digest": "a" * 64, "as of": "é\n\"'{}"}, {}, {"version": "7", "operation": "mine"}]
+    for number, said in enumerate(facts):
+        tables.write("acme", "profiles", counted(number), said)
+    assert [tables.facts("acme", "profiles", version) for version in range(3)] == facts
+    assert tables.facts("acme", "profiles") == facts[-1]
+
+
+def test_a_table_that_was_never_written_is_not_found(tables: Tables) -> None:
+    tables.write("acme", "profiles", counted(1), {})
+    assert tables.version("acme", "training_dataset") is None
+    for ask in (tables.read, tables.facts):
+        with pytest.raises(TableNotFound, match="expected training_dataset of tenant acme, found none"):
+            ask("acme", "training_dataset")
+
+
+@pytest.mark.parametrize("version", [-1, 1, 99])
+def test_a_version_that_does_not_exist_is_not_found(tables: Tables, version: int) -> None:
+    tables.write("acme", "profiles", counted(1), {})
+    for ask in (tables.read, tables.facts):
+        with pytest.raises(TableNotFound, match=f"expected version {version} of profiles of tenant acme"):
+            ask("acme", "profiles", version)
+
+
+def test_two_tenants_do_not_see_each_other(tables: Tables) -> None:
+    tables.write("acme", "profiles", counted(1), {"whose": "acme"})
+    assert tables.version("acme-2", "profiles") is None
+    tables.write("acme-2", "profiles", counted(2), {"whose": "acme-2"})
+    assert_frame_equal(tables.read("acme", "profiles"), counted(1))
+    assert tables.facts("acme", "profiles") == {"whose": "acme"}
+
+
+@pytest.mark.parametrize(
+    "tenant", ["../acme", "..", ".", "", "/etc", "a/b", "a\\b", "acme\0", "ACME", "s3://x"]
+)
+def test_an_id_that_is_no_tenants_never_becomes_a_path(tmp_path: Path, tenant: str) -> None:
+    tables = Tables(tmp_path / "root")
+    for ask in (
+        lambda: tables.write(tenant, "profiles", counted(1), {}),
+        lambda: tables.read(tenant, "profiles"),
+        lambda: tables.facts(tenant, "profiles"),
+        lambda: tables.version(tenant, "profiles"),
+        lambda: tables.prune(tenant, "profiles", []),
+    ):
+        with pytest.raises(InvalidTenantId):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_kind_never_becomes_a_path(tables: Tables) -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a kind of table among profiles, training_dataset, got '\.\./x'"
+    ):
+        tables.version("acme", "../x")  # pyright: ignore[reportArgumentType]
+
+
+def test_pruning_keeps_the_newest_and_the_named_versions(tables: Tables) -> None:
+    for number in range(4):
+        tables.write("acme", "profiles", counted(number), {"n": str(number)})
+    assert tables.prune("acme", "profiles", [1], timedelta(0)) == 2
+    assert_frame_equal(tables.read("acme", "profiles", 1), counted(1))
+    assert_frame_equal(tables.read("acme", "profiles"), counted(3))
+    for version in (0, 2):
+        with pytest.raises(TableNotFound, match="that was not pruned"):
+            tables.read("acme", "profiles", version)
+
+
+def test_after_pruning_the_newest_version_is_still_the_last_write(tables: Tables) -> None:
+    for number in range(2):
+        tables.write("acme", "profiles", counted(number), {"n": str(number)})
+    tables.prune("acme", "profiles", [], timedelta(0))
+    assert (tables.version("acme", "profiles"), tables.facts("acme", "profiles")) == (1, {"n": "1"})
+    version = tables.write("acme", "profiles", counted(5), {"n": "5"})
+    assert tables.facts("acme", "profiles", version) == {"n": "5"}
+
+
+def test_what_was_in_use_today_is_not_pruned(tables: Tables) -> None:
+    for number in range(2):
+        tables.write("acme", "profiles", counted(number), {})
+    assert tables.prune("acme", "profiles", []) == 0
+    assert_frame_equal(tables.read("acme", "profiles", 0), counted(0))
+
+
+def test_a_version_to_keep_must_exist(tables: Tables) -> None:
+    tables.write("acme", "profiles", counted(1), {})
+    with pytest.raises(TableNotFound, match="expected version 7"):
+        tables.prune("acme", "profiles", [7])
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.004, 0.015])
+def test_a_writer_killed_in_mid_write_leaves_a_whole_version(tmp_path: Path, delay_seconds: float) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        for _ in range(3):
+            writer.stdout.readline()
+        time.sleep(delay_seconds)
+        writer.kill()
+    tables = Tables(tmp_path)
+    found = tables.read("acme", "profiles")
+    assert found.height == ROWS
+    assert found["observations"].unique().to_list() == [int(tables.facts("acme", "profiles")["n"])]
+    assert tables.write("acme", "profiles", counted(1), {}) == tables.version("acme", "profiles")

@@ -1,0 +1,185 @@
+"""A whole platform for tests: a source in memory, real tables and ledger, a clock that is set by hand."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from fraud_assets.cycle import CYCLE_STAGES
+from fraud_assets.definitions import build_definitions
+from fraud_assets.domain.schemas import History, Tenant
+from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.storage.ledger import Ledger
+from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.registry import Registry
+from fraud_assets.storage.source import Source, Tenants
+from fraud_assets.storage.tables import Tables
+from fraud_assets_tests.builders import history
+from fraud_assets_tests.fakes import FakeRegistry
+
+TONIGHT = datetime(2026, 6, 1, 2, tzinfo=UTC)
+"""The start of a cycle."""
+
+
+@dataclass
+class FakeSource:
+    """The source's two questions, answered from memory; a tenant in `failing` raises instead."""
+
+    histories: dict[str, History] = field(default_factory=dict)
+    suspended: set[str] = field(default_factory=set)
+    failing: dict[str, Exception] = field(default_factory=dict)
+    url: str = "memory"
+
+    def tenants(self) -> Tenants:
+        rows = [
+            {
+                "tenant_id": name,
+                "name": name,
+                "is_active": name not in self.suspended,
+                "tz": "UTC",
+                "country": "ES",
+            }
+            for name in sorted(self.histories)
+        ]
+        return Tenants(pl.DataFrame(rows, schema=Tenant.create_empty().schema), pl.DataFrame())
+
+    def active_tenants(self) -> list[str]:
+        return [name for name in sorted(self.histories) if name not in self.suspended]
+
+    def read(self, tenant: str, since: datetime, until: datetime) -> History:
+        if tenant in self.failing:
+            raise self.failing[tenant]
+        known = self.histories[tenant]
+        recent = pl.col("punch_in_at") >= since
+        return replace(
+            known,
+            attendance_event=known.attendance_event.filter(recent, pl.col("known_at") <= until),
+            outcome=known.outcome.filter(pl.col("known_at") <= until),
+        )
+
+
+def company(
+    tenant: str,
+    *,
+    records: int = 400,
+    fraud: int = 60,
+    guards: int = 8,
+    tell: float = 1.0,
+    until: datetime = TONIGHT,
+) -> History:
+    """A tenant of `records` mature, labelled events, `fraud` of them fraud, spread over 120 days.
+
+    A fraud shows in the face distance and in the mock-location flag with probability `tell`; at 0 nothing
+    tells fraud from the rest. Everything was reviewed ten days later.
+    """
+    random = np.random.default_rng(7)
+    last = until - timedelta(days=31)
+    is_fraud = np.zeros(records, dtype=bool)
+    is_fraud[np.linspace(0, records - 1, fraud).astype(int) if fraud else []] = True
+    shows = is_fraud & (random.random(records) < tell)
+    punches = [last - timedelta(days=120) * (1 - position / records) for position in range(records)]
+    events = [
+        {
+            "tenant_id": tenant,
+            "event_id": f"e{position:05d}",
+            "guard_id": f"g{position % guards}",
+            "punch_in_at": punch,
+            "face_distance": float(
+                random.uniform(0.35, 0.6) if shows[position] else random.uniform(0.05, 0.3)
+            ),
+            "is_mock_location": bool(shows[position]),
+        }
+        for position, punch in enumerate(punches)
+    ]
+    outcomes = [
+        {
+            "tenant_id": tenant,
+            "outcome_id": f"o{position:05d}",
+            "event_id": f"e{position:05d}",
+            "verdict": "fraud" if is_fraud[position] else "legitimate",
+            "decided_at": punch + timedelta(days=9),
+            "known_at": punch + timedelta(days=10),
+        }
+        for position, punch in enumerate(punches)
+    ]
+    return history(
+        as_read=True,
+        site=[{"tenant_id": tenant}],
+        guard=[{"tenant_id": tenant, "guard_id": f"g{number}"} for number in range(guards)],
+        attendance_event=events,
+        outcome=outcomes,
+    )
+
+
+class World:
+    """A platform, a Dagster instance, and nights that come when they are called."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, **histories: History) -> None:
+        self.now = TONIGHT
+        self.source = FakeSource(dict(histories))
+        self.registry = FakeRegistry()
+        self.instance = instance
+        self.platform = Platform(
+            source=cast("Source", self.source),
+            tables=Tables(folder / "tables"),
+            registry=cast("Registry", self.registry),
+            ledger=Ledger(f"sqlite:///{folder}/ledger.db"),
+            now=lambda: self.now,
+            retry_wait_seconds=0.0,
+        )
+        self.cursor: Any = None
+        self.tick(TONIGHT - timedelta(minutes=1))
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(lambda: self.platform)
+
+    def with_platform(self, **changes: Any) -> None:
+        self.platform = replace(self.platform, **changes)
+
+    def tick(self, at: datetime) -> Mapping[str, list[str]]:
+        """What the nightly automation asks for at `at`: tenant -> assets, in order of the chain."""
+        self.now = at
+        self.instance.add_dynamic_partitions(str(tenants.name), self.source.active_tenants())
+        result = dg.evaluate_automation_conditions(
+            self.definitions, self.instance, evaluation_time=at, cursor=self.cursor
+        )
+        self.cursor = result.cursor
+        asked: dict[str, list[str]] = {}
+        for stage in CYCLE_STAGES:
+            for tenant in sorted(result.get_requested_partitions(dg.AssetKey(stage))):
+                asked.setdefault(str(tenant), []).append(stage)
+        return asked
+
+    def run(self, tenant: str, stages: list[str] | None = None) -> dg.ExecuteInProcessResult:
+        """One run of the tenant's job, as the daemon would launch it."""
+        job = self.definitions.resolve_job_def("tenant_cycle")
+        return job.execute_in_process(
+            partition_key=tenant,
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(stage) for stage in stages] if stages else None,
+            raise_on_error=False,
+        )
+
+    def night(self, at: datetime = TONIGHT) -> dict[str, dg.ExecuteInProcessResult]:
+        """The tick at `at` and the runs that it asks for."""
+        return {tenant: self.run(tenant, stages) for tenant, stages in self.tick(at).items()}
+
+    def materialized(self, asset: str) -> set[str]:
+        return set(self.instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+    def decision(self, tenant: str) -> str:
+        """The last decision as the tenant's page of `active_model` shows it."""
+        seen = self.instance.get_event_records(
+            dg.EventRecordsFilter(
+                dg.DagsterEventType.ASSET_OBSERVATION,
+                asset_key=dg.AssetKey("active_model"),
+                asset_partitions=[tenant],
+            )
+        )
+        return str(seen[0].asset_observation.metadata["decision"].value) if seen[0].asset_observation else ""
