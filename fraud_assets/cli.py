@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,12 +196,13 @@ def ui(given: argparse.Namespace) -> int:
     """Runs both user interfaces until Ctrl-C; if one stops, all stop."""
     from fraud_assets import servers
 
-    wanted = [servers.dagster(given.dagster_port)]
+    wanted = servers.dagster(given.dagster_port)
     if "MLFLOW_TRACKING_URI" in os.environ:
         _say(f"MLflow is served elsewhere: {os.environ['MLFLOW_TRACKING_URI']}")
     else:
         wanted.append(servers.mlflow(given.mlflow_port, _home()))
-    return servers.run(wanted, environment(), say=_say)
+        os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"
+    return servers.run(wanted, environment(), _home(), _say)
 
 
 def _home() -> Path:
@@ -228,6 +229,7 @@ def environment() -> dict[str, str]:
         "FRAUD_ASSETS_HOME": str(root),
         "DAGSTER_HOME": str(dagster_home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 

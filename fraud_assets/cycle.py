@@ -1,4 +1,4 @@
-"""The four stages of a tenant's daily cycle over a `Platform`, in plain Python. No Dagster, no rules of its own.
+"""The four stages of a tenant's daily cycle over a `Platform`. No Dagster, no rules of its own.
 
 Each stage reads what it needs from the stores, so that it can be run alone and again: a repeated stage
 writes, registers and records nothing twice.
@@ -62,7 +62,7 @@ class StoredDataset:
 
 
 def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
-    """Profiles of every active guard at the cycle's start, and the weekly ones that the dataset looks back to."""
+    """Profiles of every active guard at the cycle's start, and the weekly ones behind the dataset."""
     as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
     cleaned = platform.history(tenant, as_of)
     fingerprint = profiles.fingerprint(rules)
@@ -189,7 +189,7 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
 def _champion_on(
     platform: Platform, tenant: str, holdout: pl.DataFrame
 ) -> tuple[Metrics | None, tuple[str, ...]]:
-    """The champion's metrics on the candidate's holdout; a damaged champion counts as none, with the reason."""
+    """The champion's metrics on the candidate's holdout; a damaged one counts as none, with the reason."""
     champion = platform.champion(tenant)
     if champion is None:
         return None, ()

@@ -1,4 +1,4 @@
-"""Starts the Dagster webserver and daemon and the MLflow server together on loopback, and stops them together."""
+"""Starts Dagster's webserver and daemon and MLflow's server together on loopback, and stops them together."""
 
 import os
 import signal
@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 from fraud_assets.domain.errors import InvalidSettings
 
@@ -20,61 +22,63 @@ WORKSPACE = Path(__file__).resolve().parent.parent / "workspace.yaml"
 
 @dataclass(frozen=True)
 class Server:
-    """A user interface: what a person calls it, its port, and the command that serves it."""
+    """What a person calls it, the command that serves it, and its port; None: it answers nobody."""
 
     name: str
-    port: int
-    command: Sequence[str]
+    command: tuple[str, ...]
+    port: int | None = None
 
 
-def dagster(port: int) -> Server:
-    """The webserver, the daemon and one code server for both."""
-    arguments = ["dev", "-w", str(WORKSPACE), "-h", HOST, "-p", str(port), "--log-level", "warning"]
-    return Server("Dagster", port, [sys.executable, "-m", "dagster", *arguments])
+def dagster(port: int) -> list[Server]:
+    """The webserver, and the daemon that runs schedules, sensors and queued runs."""
+    workspace = ("-w", str(WORKSPACE))
+    webserver = (
+        _script("dagster-webserver"),
+        *workspace,
+        "-h",
+        HOST,
+        "-p",
+        str(port),
+        "--log-level",
+        "warning",
+    )
+    daemon = (_script("dagster-daemon"), "run", *workspace, "--log-level", "warning")
+    return [Server("Dagster", webserver, port), Server("Dagster's daemon", daemon)]
 
 
 def mlflow(port: int, home: Path) -> Server:
     """The tracking server over the embedded registry in `home`."""
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{home}/mlflow.db",
-        "--artifacts-destination",
-        f"{home}/models",
-    ]
-    return Server(
-        "MLflow",
-        port,
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            HOST,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-            *store,
-        ],
-    )
+    store = ("--backend-store-uri", f"sqlite:///{quote(str(home))}/mlflow.db")
+    files = ("--artifacts-destination", f"{home}/models")
+    bind = ("--host", HOST, "--port", str(port), "--workers", "1")
+    return Server("MLflow", (_script("mlflow"), "server", *bind, *store, *files), port)
 
 
-def run(servers: Iterable[Server], environment: Mapping[str, str], say: Callable[[str], None]) -> int:
-    """Serves until Ctrl-C or SIGTERM (returns 0), or until one of the servers stops by itself (returns 1).
+def _script(name: str) -> str:
+    """The program of a dependency, from the environment that runs this."""
+    return str(Path(sys.executable).parent / name)
 
-    Raises InvalidSettings if a port is taken.
+
+def run(
+    servers: Iterable[Server], environment: Mapping[str, str], folder: Path, say: Callable[[str], None]
+) -> int:
+    """Serves until Ctrl-C or SIGTERM (returns 0), or until one of `servers` stops by itself (returns 1).
+
+    They run in `folder`. Raises InvalidSettings if a port is taken.
     """
     wanted = list(servers)
     for server in wanted:
-        _require_free(server)
+        if server.port:
+            _require_free(server.name, server.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[Server, subprocess.Popen[bytes]] = {}
     try:
         for server in wanted:
             say(f"Starting {server.name}")
             # An own group each: Ctrl-C reaches this process alone, which then stops them with their children.
-            running[server] = subprocess.Popen(server.command, env=dict(environment), start_new_session=True)  # noqa: S603
+            running[server] = subprocess.Popen(  # noqa: S603
+                server.command, env=dict(environment), cwd=folder, start_new_session=True
+            )
         return _watch(running, say)
     except KeyboardInterrupt:
         return 0
@@ -83,26 +87,26 @@ def run(servers: Iterable[Server], environment: Mapping[str, str], say: Callable
 
 
 def _watch(running: Mapping[Server, subprocess.Popen[bytes]], say: Callable[[str], None]) -> int:
-    waiting = list(running)
+    waiting = {server.port: server.name for server in running if server.port}
     while not (ended := [server.name for server, process in running.items() if process.poll() is not None]):
-        for server in [server for server in waiting if _answers(server.port)]:
-            waiting.remove(server)
-            last = "" if waiting else "   (Ctrl-C stops all)"
-            say(f"{server.name} is ready at http://{HOST}:{server.port}{last}")
+        for port in [port for port in waiting if _answers(port)]:
+            say(f"{waiting.pop(port)} is ready at http://{HOST}:{port}")
+            if not waiting:
+                say("Ctrl-C stops them.")
         time.sleep(0.3)
     say(f"{', '.join(ended)} stopped by itself; stopping the others.")
     return 1
 
 
-def _require_free(server: Server) -> None:
+def _require_free(name: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, server.port))
+            probe.bind((HOST, port))
         except OSError as error:
             raise InvalidSettings(
-                f"expected port {server.port} to be free for {server.name}: {error.strerror}; "
-                f"stop what uses it, or choose another with --{server.name.lower()}-port"
+                f"expected port {port} to be free for {name}: {error.strerror}; "
+                f"stop what uses it, or choose another with --{name.lower()}-port"
             ) from error
 
 
@@ -124,16 +128,12 @@ def _stop(processes: Iterable[subprocess.Popen[bytes]], patience_seconds: float 
         _signal_group(process, signal.SIGINT)
     deadline = time.monotonic() + patience_seconds
     for process in pending:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(max(0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
         _signal_group(process, signal.SIGKILL)
         process.wait()
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass

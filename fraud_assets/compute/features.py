@@ -22,7 +22,7 @@ LATE_AFTER: Final = timedelta(minutes=15)
 EARTH_RADIUS_METERS: Final = 6_371_000
 FACE_DISTANCE_LIMIT: Final = 0.4
 SPREAD_LIMIT_DEGREES: Final = 0.01
-_BATCH_EVENTS: Final = 2_000
+_BATCH_PAIRS: Final = 5_000_000
 _SLOTS_IN_WINDOW: Final = 6
 
 
@@ -107,9 +107,13 @@ def in_order(values: pl.Expr) -> pl.Expr:
 
 
 def _in_batches(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """What the past holds for each query. In batches: a busy site has millions of pairs."""
-    starts = range(0, max(own.height, 1), _BATCH_EVENTS)
-    return pl.concat([_from_past(own.slice(start, _BATCH_EVENTS), past) for start in starts])
+    """What the past holds for each query. In batches, by the busiest guard, site or device: a device id that
+    all guards share would else fill the memory with pairs."""
+    keys = pl.col("guard_id", "site_id", "device_id")
+    busiest: int = past.select(pl.max_horizontal(keys.drop_nulls().unique_counts().max())).item() or 1
+    size = max(_BATCH_PAIRS // busiest, 1)
+    starts = range(0, max(own.height, 1), size)
+    return pl.concat([_from_past(own.slice(start, size), past) for start in starts])
 
 
 def _from_past(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:

@@ -53,25 +53,28 @@ def _clean(tenant: DemoTenant, until: datetime, random: np.random.Generator) -> 
 
 
 def _duties(planned: pl.DataFrame, sites: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """The work that is paid, with second posts: for cheats far away, for others next door."""
+    """The work that is paid, with second posts: of cheats far away, of some others next door or right here.
+
+    `moves_on`: the guard leaves the first post without punching out.
+    """
     single = roster.scheduled(planned.filter(pl.col("kind") != "off"), sites, rng)
-    travels = (pl.col("typology") == "impossible_travel").fill_null(False)
     draw = pl.Series(rng.random(single.height))
-    relieves, again = (
-        (draw < 0.003) & single["typology"].is_null(),
-        (draw > 0.997) & single["typology"].is_null(),
+    honest, travels = (
+        pl.col("typology").is_null(),
+        (pl.col("typology") == "impossible_travel").fill_null(False),
     )
-    distant = pl.col("site_id").replace(sites["site_id"], sites["distant_site_id"])
-    neighbour = pl.col("site_id").replace(sites["site_id"], sites["neighbour_site_id"])
+    relieves, again = honest & (draw < 0.003), honest & (draw > 0.997)
+    distant, neighbour = (
+        pl.col("site_id").replace(sites["site_id"], sites[f"{which}_site_id"])
+        for which in ("distant", "neighbour")
+    )
+    firsts = single.with_columns(typology=pl.when(~travels).then("typology"), moves_on=relieves | again)
     seconds = [
         roster.second_posts(single.filter(travels), distant, "second", (25, 110), rng),
         roster.second_posts(single.filter(relieves), neighbour, "second", (60, 330), rng),
         roster.second_posts(single.filter(again), pl.col("site_id"), "again", (4, 240), rng),
     ]
-    firsts = single.with_columns(typology=pl.when(~travels).then("typology"), moves_on=relieves | again)
-    return roster.numbered(
-        pl.concat([firsts, *(more.with_columns(moves_on=pl.lit(False)) for more in seconds)])
-    )
+    return roster.numbered(pl.concat([firsts, pl.concat(seconds).with_columns(moves_on=pl.lit(False))]))
 
 
 def _table(name: SourceTable, frame: pl.DataFrame, tenant: DemoTenant) -> pl.DataFrame:

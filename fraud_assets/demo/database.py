@@ -28,8 +28,11 @@ from fraud_assets.storage.source import Source
 
 _TABLES: Final[Mapping[str, type[dy.Schema]]] = {"tenant": Tenant, **SOURCE_TABLES}
 # Events and outcomes have no key: the demo has duplicates of them on purpose.
-_KEYS: Final = {name: f"tenant_id, {name}_id" for name in ("site", "guard", "shift")} | {
-    "tenant": "tenant_id"
+_KEYS: Final = {
+    "tenant": "tenant_id",
+    "site": "tenant_id, site_id",
+    "guard": "tenant_id, guard_id",
+    "shift": "tenant_id, shift_id",
 }
 _INDEXES: Final = (
     "CREATE INDEX attendance_event_by_time ON attendance_event (tenant_id, punch_in_at)",
@@ -37,7 +40,6 @@ _INDEXES: Final = (
     "CREATE INDEX outcome_by_event ON outcome (tenant_id, event_id)",
     "CREATE INDEX shift_by_time ON shift (tenant_id, scheduled_start)",
 )
-
 _COUNTS: Final = """
     SELECT t.tenant_id, count(e.tenant_id) FROM tenant AS t
     LEFT JOIN attendance_event AS e ON e.tenant_id = t.tenant_id GROUP BY t.tenant_id
@@ -212,7 +214,7 @@ def _writable(url: URL) -> Iterator[dbapi.Connection]:
                 yield connection
                 connection.commit()
     except (dbapi.Error, OSError) as error:
-        said = str(error).replace(url.password or "\0", "***")
+        said = str(error).replace(url.password, "***") if url.password else str(error)
         raise SourceUnreachable(
             f"expected to write the demo company to {url}, got: {said}; check that its user may write there"
         ) from None

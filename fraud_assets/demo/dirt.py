@@ -55,7 +55,8 @@ def spoiled(history: History, tenant: DemoTenant, rng: np.random.Generator) -> H
     """`history` with bad rows: a sprinkle everywhere, and nearly all of the tenant's corrupt guards."""
     foreign = next(other.cities[0].code for other in TENANTS if other.cities != tenant.cities)
     events = history.attendance_event.with_columns(foreign_site_id=pl.lit(f"{foreign}-01"))
-    of_corrupt = events["guard_id"].is_in(history.guard["guard_id"].head(tenant.corrupt_guards).to_list())
+    corrupt = _longest_serving(history.guard)["guard_id"].head(tenant.corrupt_guards).to_list()
+    of_corrupt = events["guard_id"].is_in(corrupt)
     sprinkled = pl.Series(chosen(rng, events.height, tenant.dirty_share))
     is_bad = sprinkled | (of_corrupt & pl.Series(happens(rng, events.height, 0.95)))
     twice = events.filter(~is_bad & pl.Series(happens(rng, events.height, tenant.dirty_share / 5)))
@@ -69,6 +70,11 @@ def spoiled(history: History, tenant: DemoTenant, rng: np.random.Generator) -> H
     )
 
 
+def _longest_serving(guards: pl.DataFrame) -> pl.DataFrame:
+    is_active = pl.col("is_enabled") & pl.col("is_verified") & pl.col("left_on").is_null()
+    return guards.filter(is_active).sort("joined_on", "guard_id")
+
+
 def _in_turn(rows: pl.DataFrame, kinds: dict[str, dict[str, pl.Expr]]) -> pl.DataFrame:
     """The first of `rows` spoiled in the first of `kinds`, the second in the second, and so on."""
     parts = [
@@ -79,7 +85,9 @@ def _in_turn(rows: pl.DataFrame, kinds: dict[str, dict[str, pl.Expr]]) -> pl.Dat
 
 
 def _bad_outcomes(outcomes: pl.DataFrame) -> pl.DataFrame:
-    """One more row of each kind, with an id of its own; of confirmed frauds where there are any."""
-    frauds_first = outcomes.sort(pl.col("verdict") == "fraud", descending=True, maintain_order=True)
+    """One more row of each kind, with an id of its own; of confirmed frauds where there are enough."""
+    frauds = outcomes.filter(pl.col("verdict") == "fraud")
+    known = frauds if frauds.height >= 3 * len(OUTCOME_DIRT) else outcomes
     own_id = pl.format("x-{}", pl.int_range(1, pl.len() + 1))
-    return _in_turn(frauds_first.head(len(OUTCOME_DIRT)), OUTCOME_DIRT).with_columns(outcome_id=own_id)
+    recent = known.slice(known.height * 2 // 3, len(OUTCOME_DIRT))
+    return _in_turn(recent, OUTCOME_DIRT).with_columns(outcome_id=own_id)

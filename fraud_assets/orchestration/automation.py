@@ -1,4 +1,4 @@
-"""What starts runs: the job, the nightly automation per tenant, and the sensor that follows the source's tenants."""
+"""What starts runs: the job, the nightly automation per tenant, and the sensor that follows the tenants."""
 
 import json
 import logging
@@ -13,7 +13,6 @@ from fraud_assets.domain.errors import (
     FraudAssetsError,
     LedgerUnreachable,
     RegistryUnreachable,
-    SourceUnreachable,
 )
 from fraud_assets.domain.settings import Settings
 from fraud_assets.orchestration.assets.model import fail_window
@@ -78,7 +77,7 @@ class RetrainIsDue(TenantCondition):
     def description(self) -> str:
         return "No champion, a damaged one, or one that is as old as active_model's freshness policy allows"
 
-    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:
+    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:  # noqa: ARG002
         return (key for key in keys if _retrain_is_due(platform, key, now))
 
 
@@ -97,7 +96,7 @@ def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
     """
     try:
         return cycle.retrain_due(platform, tenant, _cycle_start(platform, tenant, now), fail_window()).is_due
-    except (RegistryUnreachable, SourceUnreachable):
+    except (LedgerUnreachable, RegistryUnreachable):
         raise
     except FraudAssetsError:
         return True
@@ -181,7 +180,8 @@ class _StageLines(logging.Formatter):
 
 
 def _said_by_a_stage(record: logging.LogRecord) -> bool:
-    return record.__dict__["dagster_meta"]["dagster_event"] is None
+    said = record.__dict__["dagster_meta"]
+    return said["step_key"] is not None and said["dagster_event"] is None
 
 
 def _progress(_: dg.InitLoggerContext) -> logging.Logger:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from fraud_assets.compute import activation, quality
 from fraud_assets.domain import settings
@@ -47,6 +48,8 @@ class Platform:
     now: Callable[[], datetime] = utc_now
     retry_wait_seconds: float = 10.0
     """Between two tries of a stage whose server did not answer."""
+    registry_pages: str = "http://127.0.0.1:5000"
+    """Where people see the registry, for links to it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -58,14 +61,16 @@ class Platform:
         root = home(environment)
         root.mkdir(parents=True, exist_ok=True)
         tracking_uri = environment.get("MLFLOW_TRACKING_URI")
+        file_url = f"sqlite:///{quote(str(root))}"
         return cls(
-            source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"sqlite:///{root}/source.db"),
+            source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"{file_url}/source.db"),
             tables=Tables(root / "tables"),
             registry=Registry(
-                tracking_uri or f"sqlite:///{root}/mlflow.db", None if tracking_uri else str(root / "models")
+                tracking_uri or f"{file_url}/mlflow.db", None if tracking_uri else str(root / "models")
             ),
-            ledger=Ledger(environment.get("FRAUD_ASSETS_LEDGER_URL") or f"sqlite:///{root}/ledger.db"),
+            ledger=Ledger(environment.get("FRAUD_ASSETS_LEDGER_URL") or f"{file_url}/ledger.db"),
             overrides=_read_overrides(root / "settings.toml"),
+            registry_pages=environment.get("FRAUD_ASSETS_MLFLOW_PAGES") or tracking_uri or cls.registry_pages,
         )
 
     def settings(self, tenant: str) -> settings.Settings:

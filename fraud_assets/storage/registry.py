@@ -66,14 +66,19 @@ class Registry:
         """
         address = urlsplit(tracking_uri)
         if address.scheme not in {"sqlite", "http", "https"} or "@" in address.netloc:
-            raise InvalidSettings(
-                "expected a tracking address sqlite:////path or http(s)://host:port without credentials, got "
-                f"scheme {address.scheme!r}; give credentials as MLFLOW_TRACKING_USERNAME and _PASSWORD"
-            )
+            expected = "a tracking address sqlite:////path or http(s)://host:port without credentials"
+            advice = "give those as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise InvalidSettings(f"expected {expected}, got scheme {address.scheme!r}; {advice}")
         if address.scheme == "sqlite" and not artifact_root:
             raise InvalidSettings("expected a folder for the files of an embedded registry, got none")
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
+        self._database = Path(address.path[1:]) if address.scheme == "sqlite" else None
+
+    def prepare(self) -> None:
+        """Make the embedded database if it is not there; before a server is started on it."""
+        with self._client():
+            pass
 
     def register(self, tenant: str, submission: Submission) -> Candidate:
         """A new version with its files, numbers and tags; `challenger` then names it.
@@ -83,16 +88,15 @@ class Registry:
         name = model_name(tenant)
         with self._client() as client:
             run = client.create_run(self._experiment(client, tenant), tags=submission.tags)
-            run_id = run.info.run_id
             try:
                 logged = _log(client, tenant, run, submission)
-                client.set_terminated(run_id)
+                client.set_terminated(run.info.run_id)
                 version = _publish(client, name, logged, submission.tags)
                 client.set_registered_model_alias(name, CHALLENGER, str(version))
             except BaseException:
-                _abandon(client, run_id)
+                _abandon(client, run.info.run_id)
                 raise
-        return Candidate(version, run_id, submission.model.digest, submission.metrics, submission.tags)
+            return _candidate(client, client.get_model_version(name, str(version)))
 
     def find(self, tenant: str, fingerprint: Mapping[str, str]) -> Candidate | None:
         """The newest version that carries all the tags of `fingerprint`."""
@@ -203,6 +207,8 @@ class Registry:
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
         try:
+            if self._database and not self._database.exists():
+                _make(self._database, str(self.artifact_root))
             yield MlflowClient(self.tracking_uri, self.tracking_uri)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _TRANSIENT:
@@ -211,6 +217,16 @@ class Registry:
                 f"expected an answer of the model registry at {self.tracking_uri}, got: {error}; "
                 "check that it runs and that its disk has room, then try again"
             ) from error
+
+
+def _make(database: Path, artifact_root: str) -> None:
+    """Made beside and put into place whole: MLflow's own first use breaks when two do it at once."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=database.parent) as folder, suppress(FileExistsError):
+        SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifact_root).engine.dispose()
+        os.link(f"{folder}/mlflow.db", database)
 
 
 def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission) -> "LoggedModel":

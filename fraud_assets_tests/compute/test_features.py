@@ -113,7 +113,7 @@ def test_batches_of_a_long_history_give_the_bits_of_small_pieces() -> None:
             "longitude": -3.7 + number * 53 % 97 / 1e5,
             "face_distance": number % 13 / 30,
         }
-        for number in range(2_300)
+        for number in range(2_400)
     ]
     history = builders.history(
         guard=[{"guard_id": f"g{number}"} for number in range(7)], attendance_event=rows

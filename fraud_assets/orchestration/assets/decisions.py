@@ -42,7 +42,9 @@ def shown(
 
 def observed(tenant: str, metadata: Mapping[str, dg.MetadataValue | str]) -> dg.AssetObservation:
     """A decision that activated nothing: it shows on the tenant's page, and the last activation stays."""
-    return dg.AssetObservation(ACTIVE_MODEL, metadata=metadata, partition=tenant)
+    return dg.AssetObservation(
+        ACTIVE_MODEL, description=str(metadata["decision"]), metadata=metadata, partition=tenant
+    )
 
 
 def table(frame: pl.DataFrame) -> dg.TableMetadataValue:

@@ -42,7 +42,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
             context.log.warning(f"trained_model         {result.sentence}")
             yield decisions.observed(tenant, _decided(platform, tenant, result))
             return
-        link = platform.registry.run_link(result.run_id)
+        link = f"{platform.registry_pages}{platform.registry.run_link(result.run_id)}"
     context.log.info(f"trained_model         v{result.version}, PR-AUC {result.metrics.pr_auc:.3f}")
     yield dg.MaterializeResult(metadata=_described(tenant, result, link))
 
@@ -86,10 +86,8 @@ def _decided(platform: Platform, tenant: str, entry: Entry) -> decisions.Metadat
     champion = platform.champion(tenant)
     metadata = decisions.shown(tenant, entry.sentence, entry, champion, entry.cycle_started_at)
     if entry.model_version is not None:
-        metadata |= {
-            "candidate": f"v{entry.model_version}",
-            "mlflow": version_link(tenant, entry.model_version),
-        }
+        page = f"{platform.registry_pages}{version_link(tenant, entry.model_version)}"
+        metadata |= {"candidate": f"v{entry.model_version}", "mlflow": dg.MetadataValue.url(page)}
     return metadata | {"champion": f"v{champion.version}" if champion else "none"}
 
 
@@ -101,5 +99,5 @@ def _described(tenant: str, candidate: Candidate, link: str) -> decisions.Metada
         **numbers,
         "model_digest": candidate.digest,
         "dataset_digest": candidate.tags["dataset_digest"],
-        "mlflow": link,
+        "mlflow": dg.MetadataValue.url(link),
     }

@@ -28,7 +28,7 @@ def behavioural_profiles(
 ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
     """What is usual for each active guard, from the 90 days before the cycle's start.
 
-    Usual hours, weekdays and sites, hour mean and spread, punctuality, face confidence, GPS drift, night share.
+    Usual hours, weekdays and sites, hour mean and spread, punctuality, face confidence, GPS drift, nights.
     Guards are profiled in batches of 100; one that cannot be profiled is named with a reason, the others go
     on. Below 10 observations a guard has no profile; from 30 it is sufficient. Weekly snapshots are kept, so
     that an event of the training dataset meets the profile of its day.
