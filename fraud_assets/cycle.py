@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from fraud_assets.compute import activation, dataset, evaluation, pictures, profiles, quality, training
+from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
 from fraud_assets.domain.schemas import Profile
 from fraud_assets.domain.settings import Settings
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
-from fraud_assets.storage.registry import Candidate, Submission
 
 CYCLE_STAGES = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
 """In the order in which they run."""
@@ -137,7 +137,8 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
         return _recorded(platform, tenant, stored, NOT_TRAINED, (reason,), run_id)
     made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
     facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
-    if found := platform.registry.find(tenant, made_from):
+    found = platform.registry.find(tenant, made_from)
+    if found and platform.registry.damage(tenant, found.version, found.digest) is None:
         return platform.registry.challenge(tenant, found, facts)
     return platform.registry.register(
         tenant, _submission(stored, rules, {**made_from, **facts, "dagster_run_id": run_id or ""})

@@ -70,7 +70,8 @@ def run(
     for server in wanted:
         if server.port:
             _require_free(server.name, server.port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     running: dict[Server, subprocess.Popen[bytes]] = {}
     try:
         for server in wanted:

@@ -1,6 +1,6 @@
 """A whole platform for tests: a source in memory, real tables and ledger, a clock that is set by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,6 +116,16 @@ def company(
     )
 
 
+def with_events(known: History, *changes: pl.Expr) -> History:
+    """The history with changed attendance events."""
+    return replace(known, attendance_event=known.attendance_event.with_columns(*changes))
+
+
+def with_verdicts(known: History, verdict: pl.Expr) -> History:
+    """The history with other outcomes."""
+    return replace(known, outcome=known.outcome.with_columns(verdict=verdict))
+
+
 class World:
     """A platform, a Dagster instance, and nights that come when they are called."""
 
@@ -147,13 +157,17 @@ class World:
         self.now = at
         self.instance.add_dynamic_partitions(str(tenants.name), self.source.active_tenants())
         result = dg.evaluate_automation_conditions(
-            self.definitions, self.instance, evaluation_time=at, cursor=self.cursor
+            self.definitions,
+            self.instance,
+            asset_selection=dg.AssetSelection.assets(*CYCLE_STAGES),
+            evaluation_time=at,
+            cursor=self.cursor,
         )
         self.cursor = result.cursor
         asked: dict[str, list[str]] = {}
         for stage in CYCLE_STAGES:
-            for tenant in sorted(result.get_requested_partitions(dg.AssetKey(stage))):
-                asked.setdefault(str(tenant), []).append(stage)
+            for tenant in sorted(map(str, result.get_requested_partitions(dg.AssetKey(stage)))):
+                asked.setdefault(tenant, []).append(stage)
         return asked
 
     def run(self, tenant: str, stages: list[str] | None = None) -> dg.ExecuteInProcessResult:
@@ -175,11 +189,7 @@ class World:
 
     def decision(self, tenant: str) -> str:
         """The last decision as the tenant's page of `active_model` shows it."""
-        seen = self.instance.get_event_records(
-            dg.EventRecordsFilter(
-                dg.DagsterEventType.ASSET_OBSERVATION,
-                asset_key=dg.AssetKey("active_model"),
-                asset_partitions=[tenant],
-            )
-        )
-        return str(seen[0].asset_observation.metadata["decision"].value) if seen[0].asset_observation else ""
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("active_model"), asset_partitions=[tenant])
+        [newest] = self.instance.fetch_observations(wanted, limit=1).records
+        observation = newest.asset_observation
+        return str(observation.metadata["decision"].value) if observation else ""

@@ -100,8 +100,8 @@ def _draw_curve(axes: "Axes", points: Curve, color: str, label: str) -> None:
 
 def _canvas(height: float) -> "tuple[Figure, Axes]":
     """A figure of 8 inches by `height` with one plain pair of axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, height), layout="constrained")
     FigureCanvasAgg(figure)

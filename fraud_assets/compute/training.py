@@ -119,7 +119,7 @@ def fit(train: pl.DataFrame, settings: Settings) -> Model:
     fraud, so that both classes weigh the same; scores are therefore ranks of suspicion, not rates.
     Raises UnusableRecords when a class is missing.
     """
-    import xgboost  # noqa: PLC0415
+    import xgboost
 
     ordered = train.sort("punch_in_at", "event_id")
     parameters = PARAMETERS | {"scale_pos_weight": _class_ratio(ordered["is_fraud"]), "seed": settings.seed}
@@ -139,7 +139,7 @@ def score(content: bytes, frame: pl.DataFrame, *, threads: int = 1) -> np.ndarra
     `content` must have passed its digest check: XGBoost can abort or hang on damaged bytes.
     Raises ModelDamaged when it is not a model of FEATURES.
     """
-    import xgboost  # noqa: PLC0415
+    import xgboost
 
     booster = _booster(content, threads)
     features = tuple(booster.feature_names or ())
@@ -172,7 +172,7 @@ def _class_ratio(is_fraud: pl.Series) -> float:
 
 
 def _booster(content: bytes, threads: int = 1) -> "Booster":
-    import xgboost  # noqa: PLC0415
+    import xgboost
 
     if not content:
         raise ModelDamaged("expected an XGBoost model as UBJSON, got no bytes; retrain the tenant")

@@ -26,7 +26,6 @@ Opener = Callable[[], Platform]
 tenant_cycle = dg.define_asset_job(
     "tenant_cycle",
     selection=list(cycle.CYCLE_STAGES),
-    partitions_def=tenants,
     description=(
         "The whole chain for a tenant, retrain due or not. Launch it over all tenants to backfill: a job's "
         "backfill is judged by its runs, so a tenant with too few records does not turn it red."

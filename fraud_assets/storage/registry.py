@@ -62,18 +62,16 @@ class Registry:
     def __init__(self, tracking_uri: str, artifact_root: str | None = None):
         """`tracking_uri` is `sqlite:////...` or `http(s)://...`; opens nothing yet.
 
-        Files lie under `artifact_root`/tenant; a server may be left to choose (None).
+        Files lie in `artifact_root`/tenant; None: in `models` beside the database, or where the server says.
         """
         address = urlsplit(tracking_uri)
         if address.scheme not in {"sqlite", "http", "https"} or "@" in address.netloc:
             expected = "a tracking address sqlite:////path or http(s)://host:port without credentials"
             advice = "give those as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             raise InvalidSettings(f"expected {expected}, got scheme {address.scheme!r}; {advice}")
-        if address.scheme == "sqlite" and not artifact_root:
-            raise InvalidSettings("expected a folder for the files of an embedded registry, got none")
         self.tracking_uri = tracking_uri
-        self.artifact_root = artifact_root
         self._database = Path(address.path[1:]) if address.scheme == "sqlite" else None
+        self.artifact_root = artifact_root or (self._database and str(self._database.parent / "models"))
 
     def prepare(self) -> None:
         """Make the embedded database if it is not there; before a server is started on it."""
@@ -128,13 +126,11 @@ class Registry:
             return _named(client, model_name(tenant), CHAMPION)
 
     def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
-        """Move the alias `champion`, the only place that does; idempotent.
-
-        The list of models shows only the newest version's alias, so the model repeats the champion.
-        """
+        """Move the alias `champion`, the only place that does; idempotent."""
         name = model_name(tenant)
         with self._client() as client:
             client.set_registered_model_alias(name, CHAMPION, str(version))
+            # MLflow's list of models shows the alias of the newest version only.
             client.set_registered_model_tag(name, "champion_version", str(version))
             client.set_registered_model_tag(name, "champion_pr_auc", f"{pr_auc:.4f}")
         self.annotate(tenant, version, verdict=Verdict.ACTIVATE, reason=reason)
@@ -148,13 +144,11 @@ class Registry:
     def load(self, tenant: str, version: int, digest: str) -> bytes:
         """The bytes of a version's model file, whose SHA-256 is `digest`. Nothing is executed.
 
-        Raises ModelDamaged when the file is not there, is not those bytes, or when the model was
-        fitted on other features than this release computes.
+        Raises ModelDamaged when it is not there, not those bytes, or fitted on other features than today's.
         """
         with self._client() as client:
             content = self._fetch(client, tenant, version)
-        found = sha256(content).hexdigest()
-        if found != digest:
+        if (found := sha256(content).hexdigest()) != digest:
             what = f"SHA-256 {digest:.12}, got {found:.12} ({len(content)} bytes; truncated or altered)"
             raise ModelDamaged(f"expected v{version} of {tenant} with {what}; retrain the tenant")
         return content
@@ -170,8 +164,7 @@ class Registry:
     def run_link(self, run_id: str) -> str:
         """The page of a run, relative to the address of MLflow's pages."""
         with self._client() as client:
-            experiment = client.get_run(run_id).info.experiment_id
-        return f"/#/experiments/{experiment}/runs/{run_id}"
+            return f"/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def _experiment(self, client: "MlflowClient", tenant: str) -> str:
         name = f"fraud-assets/{tenant_id(tenant)}"
@@ -180,7 +173,7 @@ class Registry:
         return found.experiment_id if found else client.create_experiment(name, location)
 
     def _fetch(self, client: "MlflowClient", tenant: str, version: int) -> bytes:
-        from mlflow.artifacts import download_artifacts, list_artifacts  # noqa: PLC0415
+        from mlflow.artifacts import download_artifacts, list_artifacts
 
         label = f"v{version} of {tenant}"
         exactly = f"name='{model_name(tenant)}' and version_number={int(version)}"
@@ -202,9 +195,9 @@ class Registry:
         """A client of this address alone: MLflow's global address is neither read nor set."""
         for default in _ENVIRONMENT.items():
             os.environ.setdefault(*default)
-        from mlflow import MlflowClient  # noqa: PLC0415
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             if self._database and not self._database.exists():
@@ -221,7 +214,7 @@ class Registry:
 
 def _make(database: Path, artifact_root: str) -> None:
     """Made beside and put into place whole: MLflow's own first use breaks when two do it at once."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=database.parent) as folder, suppress(FileExistsError):
@@ -231,7 +224,7 @@ def _make(database: Path, artifact_root: str) -> None:
 
 def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission) -> "LoggedModel":
     """The run's parameters, numbers, datasets, pictures and model."""
-    from mlflow.entities import LoggedModelOutput, Metric, Param  # noqa: PLC0415
+    from mlflow.entities import LoggedModelOutput, Metric, Param
 
     run_id, experiment = run.info.run_id, run.info.experiment_id
     parameters = {key: str(value) for key, value in submission.model.parameters.items()}
@@ -253,7 +246,7 @@ def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission
 
 def _datasets(tenant: str, submission: Submission) -> "Iterator[DatasetInput]":
     """Training and holdout; their names differ, because MLflow merges datasets of one name and digest."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps(submission.tags)
     for part, frame in {"training": submission.train, "holdout": submission.holdout}.items():
@@ -266,20 +259,18 @@ def _datasets(tenant: str, submission: Submission) -> "Iterator[DatasetInput]":
 
 def _write_model(folder: Path, logged: "LoggedModel", model: Model) -> None:
     """The layout of `mlflow.xgboost`, with the very bytes that were digested and no environment guessed."""
-    from mlflow import models  # noqa: PLC0415
-    from mlflow.types.schema import ColSpec, Schema  # noqa: PLC0415
+    from mlflow import models
+    from mlflow.types.schema import ColSpec, Schema
 
-    version, identity = metadata.version("xgboost"), logged.model_id
     inputs = Schema([ColSpec("float", name, required=False) for name in model.features])
     signature = models.ModelSignature(inputs, Schema([ColSpec("float", "score")]))
-    source, run_id = logged.artifact_location, logged.source_run_id
+    source, run_id, identity = logged.artifact_location, logged.source_run_id, logged.model_id
     description = models.Model(source, run_id, signature=signature, model_uuid=identity, model_id=identity)
     loader = {"loader_module": "mlflow.xgboost", "python_version": python_version()}
-    booster = {"model_class": "xgboost.core.Booster", "model_format": "ubj", "xgb_version": version}
+    booster = {"model_class": "xgboost.core.Booster", "xgb_version": metadata.version("xgboost")}
     description.add_flavor("python_function", data=MODEL_FILE, **loader)
-    description.add_flavor("xgboost", data=MODEL_FILE, **booster)
+    description.add_flavor("xgboost", data=MODEL_FILE, model_format="ubj", **booster)
     description.save(folder / "MLmodel")
-    (folder / "requirements.txt").write_text(f"xgboost=={version}\n")
     (folder / MODEL_FILE).write_bytes(model.content)
 
 
@@ -288,20 +279,19 @@ def _publish(client: "MlflowClient", name: str, logged: "LoggedModel", tags: dic
     if not client.search_registered_models(f"name='{name}'"):
         client.create_registered_model(name)
     # The source is a location, not models:/<id>: MLflow resolves that at its global address.
-    source, run_id = logged.artifact_location, logged.source_run_id
-    created = client.create_model_version(name, source, run_id, tags, None, None, 0, logged.model_id)
-    link = {"mlflow.modelVersions": json.dumps([{"name": name, "version": created.version}])}
-    client.set_logged_model_tags(logged.model_id, link)
+    source, run_id, identity = logged.artifact_location, logged.source_run_id, logged.model_id
+    created = client.create_model_version(name, source, run_id, tags, None, None, 0, identity)
+    link = json.dumps([{"name": name, "version": created.version}])
+    client.set_logged_model_tags(identity, {"mlflow.modelVersions": link})
     return int(created.version)
 
 
 def _abandon(client: "MlflowClient", run_id: str) -> None:
     """Mark a run as failed and take back its version, as far as the registry still answers."""
     with suppress(Exception):
-        client.set_terminated(run_id, status="FAILED")
-    with suppress(Exception):
         for version in client.search_model_versions(f"run_id='{run_id}'"):
             client.delete_model_version(version.name, version.version)
+        client.set_terminated(run_id, status="FAILED")
 
 
 def _named(client: "MlflowClient", name: str, alias: str) -> int | None:
@@ -310,7 +300,6 @@ def _named(client: "MlflowClient", name: str, alias: str) -> int | None:
 
 
 def _candidate(client: "MlflowClient", version: "ModelVersion") -> Candidate:
-    metrics = Metrics.from_dict(client.get_run(str(version.run_id)).data.metrics)
-    return Candidate(
-        int(version.version), str(version.run_id), version.tags["model_digest"], metrics, version.tags
-    )
+    run_id, tags = str(version.run_id), version.tags
+    metrics = Metrics.from_dict(client.get_run(run_id).data.metrics)
+    return Candidate(int(version.version), run_id, tags["model_digest"], metrics, tags)

@@ -73,7 +73,7 @@ def overwrite(files: Path, content: bytes | None) -> None:
 
 
 def client_of(registry: Registry) -> Any:
-    from mlflow import MlflowClient  # noqa: PLC0415
+    from mlflow import MlflowClient
 
     return MlflowClient(registry.tracking_uri, registry.tracking_uri)
 
@@ -296,7 +296,7 @@ def test_a_run_shows_parameters_numbers_datasets_pictures_and_the_model(embedded
 
 
 def test_the_model_page_has_signature_numbers_and_version(embedded: Registry):
-    from mlflow.models import Model as Description  # noqa: PLC0415
+    from mlflow.models import Model as Description
 
     made = embedded.register("acme", submission())
     (output,) = client_of(embedded).get_run(made.run_id).outputs.model_outputs
@@ -331,7 +331,7 @@ def test_a_registration_that_breaks_off_leaves_a_failed_run_and_no_version(
     embedded: Registry, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     """MLflow has no switch for this, so its client breaks at one step."""
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     kept = embedded.register("acme", submission())
     real = getattr(mlflow.MlflowClient, step)
@@ -351,7 +351,7 @@ def test_a_registration_that_breaks_off_leaves_a_failed_run_and_no_version(
 
 
 def test_an_interruption_leaves_no_version_either(embedded: Registry, monkeypatch: pytest.MonkeyPatch):
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -381,7 +381,7 @@ def test_what_an_altered_description_names_is_not_run(embedded: Registry, tmp_pa
 def test_mlflow_s_global_address_is_left_alone(
     embedded: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    import mlflow  # noqa: PLC0415
+    import mlflow
 
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
@@ -416,9 +416,19 @@ def test_an_address_of_another_kind_or_with_a_password_is_refused_and_not_repeat
     assert "secret" not in str(refused.value)
 
 
-def test_an_embedded_registry_needs_a_folder():
-    with pytest.raises(InvalidSettings, match="folder"):
-        Registry("sqlite:////somewhere/mlflow.db")
+def test_the_files_of_an_embedded_registry_lie_beside_its_database_unless_told():
+    assert Registry("sqlite:////somewhere/mlflow.db").artifact_root == "/somewhere/models"
+    assert Registry("sqlite:////somewhere/mlflow.db", "/else").artifact_root == "/else"
+
+
+def test_the_first_use_by_several_at_once_makes_one_whole_database(tmp_path: Path):
+    """MLflow alone breaks here: each migrates what the other has begun."""
+    address = f"sqlite:///{tmp_path}/new/mlflow.db"
+    program = f"from fraud_assets.storage.registry import Registry; Registry({address!r}).prepare()"
+    crowd = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [each.wait(timeout=120) for each in crowd] == [0, 0, 0]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mlflow.db"]
+    assert Registry(address).register("acme", submission()).version == 1
 
 
 def test_opening_a_registry_touches_nothing(tmp_path: Path):

@@ -37,7 +37,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        result = cycle.train(platform, tenant, context.run_id)
+        result = cycle.train(platform, tenant, context.run.run_id)
         if isinstance(result, Entry):
             context.log.warning(f"trained_model         {result.sentence}")
             yield decisions.observed(tenant, _decided(platform, tenant, result))
@@ -65,7 +65,7 @@ def active_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[P
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        entry = cycle.decide(platform, tenant, context.run_id)
+        entry = cycle.decide(platform, tenant, context.run.run_id)
         metadata = _decided(platform, tenant, entry)
     context.log.info(f"active_model          {entry.sentence}")
     if entry.verdict == Verdict.ACTIVATE:
