@@ -219,19 +219,28 @@ def environment() -> dict[str, str]:
     root = _home()
     dagster_home = root / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
-    on_postgres = "FRAUD_ASSETS_DAGSTER_URL" in os.environ
-    instance = PROJECT / ("deploy/postgres/dagster.yaml" if on_postgres else "dagster.yaml")
+    dagster_url = os.environ.get("FRAUD_ASSETS_DAGSTER_URL")
+    instance = PROJECT / ("deploy/postgres/dagster.yaml" if dagster_url else "dagster.yaml")
     if not instance.exists():
         raise InvalidSettings(f"expected {instance}; run fraud-assets from a checkout of the project")
     shutil.copyfile(instance, dagster_home / "dagster.yaml")
     return {
         **os.environ,
+        **({"FRAUD_ASSETS_DAGSTER_URL": _with_psycopg2(dagster_url)} if dagster_url else {}),
         "FRAUD_ASSETS_HOME": str(root),
         "DAGSTER_HOME": str(dagster_home),
+        "MPLCONFIGDIR": str(root / "matplotlib"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+
+
+def _with_psycopg2(url: str) -> str:
+    """SQLAlchemy takes plain `postgresql://` for psycopg 3; Dagster comes with psycopg2 (dagster #33958)."""
+    scheme, separator, rest = url.partition("://")
+    plain = scheme in {"postgres", "postgresql"}
+    return f"postgresql+psycopg2{separator}{rest}" if plain else url
 
 
 def _say(line: str) -> None:

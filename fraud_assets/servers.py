@@ -126,7 +126,7 @@ def _stop(processes: Iterable[subprocess.Popen[bytes]], patience_seconds: float 
     """Asks each group to end, and ends by force what is left when patience is over."""
     pending = list(processes)
     for process in pending:
-        _signal_group(process, signal.SIGINT)
+        _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + patience_seconds
     for process in pending:
         with suppress(subprocess.TimeoutExpired):

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, TrainingDataset
+from fraud_assets.compute.activation import Submission
+from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.training import Model
+from fraud_assets.domain.schemas import FEATURES, SOURCE_TABLES, History, SourceTable, TrainingDataset
+from fraud_assets.storage.ledger import Entry
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday, 13:00 in Madrid."""
@@ -130,3 +134,32 @@ def _some(values: np.ndarray, random: np.random.Generator) -> list[float | None]
         None if missing else float(value)
         for value, missing in zip(values, random.random(values.size) < 0.1, strict=True)
     ]
+
+
+def submission(content: bytes = b"model one", **facts: str) -> Submission:
+    """A small training to register; its model is `content`, which the registry never opens."""
+    return Submission(
+        model=Model(content, FEATURES, {"max_depth": 4, "scale_pos_weight": 19.5}),
+        metrics=Metrics(0.812345678901234, 0.6, 0.1 + 0.2, 0.03, 0.8, 0.9, 0.05, 200, 10),
+        dataset_digest="d" * 64,
+        facts={"cycle_started_at": "2026-03-09T02:00:00+00:00", **facts},
+        train=pl.DataFrame({"is_fraud": [True, False, False]}),
+        holdout=pl.DataFrame({"is_fraud": [True, False]}),
+        pictures={"curve.png": b"\x89PNG picture"},
+    )
+
+
+def entry(tenant: str = "acme", **changes: Any) -> Entry:
+    """A decision of the ledger: the activation of version 1, unless it is changed."""
+    activation: dict[str, Any] = {
+        "decided_at": NOON + timedelta(minutes=7),
+        "cycle_started_at": NOON,
+        "verdict": "activate",
+        "reasons": ("PR-AUC 0.81 is at least 0.70",),
+        "records": 1234,
+        "fraud": 56,
+        "model_version": 1,
+        "model_digest": "a" * 64,
+        "pr_auc": 0.81,
+    }
+    return Entry(tenant, **(activation | changes))

@@ -19,6 +19,10 @@ class FakeRegistry:
     aliases: dict[tuple[str, str], int] = field(default_factory=dict)
     is_reachable: bool = True
 
+    def prepare(self) -> None:
+        if not self.is_reachable:
+            raise RegistryUnreachable("expected an answer of the model registry, got none; try again")
+
     def register(self, tenant: str, submission: Submission) -> Candidate:
         known = self._versions(tenant)
         digest = submission.model.digest
@@ -77,8 +81,7 @@ class FakeRegistry:
         return f"/#/experiments/1/runs/{run_id}"
 
     def _versions(self, tenant: str) -> list[Candidate]:
-        if not self.is_reachable:
-            raise RegistryUnreachable("expected an answer of the model registry, got none; try again")
+        self.prepare()
         return self.versions.setdefault(tenant_id(tenant), [])
 
     def _tag(self, tenant: str, version: int, tags: Mapping[str, str]) -> Candidate:

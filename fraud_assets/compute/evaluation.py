@@ -3,6 +3,9 @@
 Scores that tie are one point of every curve: no measure here depends on the order of the rows.
 """
 
+# scikit-learn has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -71,16 +74,15 @@ def curve(is_fraud: npt.ArrayLike, scores: npt.ArrayLike) -> Curve:
 
     Raises UnusableRecords for no records, one class only, or scores that are not finite.
     """
+    from sklearn.metrics import confusion_matrix_at_thresholds
+
     labels, ranks = _checked(is_fraud, scores)
-    order = np.argsort(-ranks, kind="stable")
-    ends = np.flatnonzero(np.diff(ranks[order], append=-np.inf))
-    flagged = ends + 1.0
-    caught = np.cumsum(labels[order])[ends]
+    passed, false_alarms, missed, caught, thresholds = confusion_matrix_at_thresholds(labels, ranks)
     return Curve(
-        thresholds=ranks[order][ends],
-        precision=caught / flagged,
-        recall=caught / labels.sum(),
-        false_positive_rate=(flagged - caught) / (~labels).sum(),
+        thresholds=thresholds,
+        precision=caught / (caught + false_alarms),
+        recall=caught / (caught + missed),
+        false_positive_rate=false_alarms / (false_alarms + passed),
     )
 
 
@@ -92,16 +94,18 @@ def measure(is_fraud: npt.ArrayLike, scores: npt.ArrayLike, settings: Settings) 
     one of best precision among those that reach `target_recall`; of equals, the lowest, which
     catches the most. Raises UnusableRecords as `curve` does.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     points = curve(is_fraud, scores)
     best = _best_point(points, settings.target_recall)
     labels = np.asarray(is_fraud, dtype=np.bool_)
     return Metrics(
-        pr_auc=float(np.sum(np.diff(points.recall, prepend=0) * points.precision)),
+        pr_auc=float(average_precision_score(labels, scores)),
         precision_at_target_recall=float(points.precision[best]),
         threshold=float(points.thresholds[best]),
         false_positive_rate=float(points.false_positive_rate[best]),
         recall=float(points.recall[best]),
-        roc_auc=float(np.trapezoid([0, *points.recall], [0, *points.false_positive_rate])),
+        roc_auc=float(roc_auc_score(labels, scores)),
         base_rate=float(labels.mean()),
         records=labels.size,
         fraud=int(labels.sum()),

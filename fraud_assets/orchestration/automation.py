@@ -1,6 +1,5 @@
 """What starts runs: the job, the nightly automation per tenant, and the sensor that follows the tenants."""
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -9,6 +8,7 @@ from datetime import datetime
 import dagster as dg
 
 from fraud_assets import cycle
+from fraud_assets.compute.activation import Champion
 from fraud_assets.domain.errors import (
     FraudAssetsError,
     LedgerUnreachable,
@@ -16,7 +16,7 @@ from fraud_assets.domain.errors import (
 )
 from fraud_assets.domain.settings import Settings
 from fraud_assets.orchestration.assets.model import fail_window
-from fraud_assets.orchestration.checks import freshness
+from fraud_assets.orchestration.checks import CHAMPION_IS_FRESH, freshness
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.platform import Platform, champion_of
 
@@ -130,15 +130,17 @@ nightly_cycle = dg.AutomationConditionSensorDefinition(
 
 
 def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
-    """The sensor that keeps the tenants of Dagster in step with the source's, and reports their freshness."""
+    """The sensor that keeps the tenants of Dagster in step with the source's, and reports stale champions."""
 
     @dg.sensor(
         name="tenant_directory",
+        target=dg.AssetSelection.checks(CHAMPION_IS_FRESH),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Adds a partition for each new active tenant and reports when a tenant's model turns stale. "
-            "A suspended tenant keeps its partition and its history, and is no longer run."
+            "Adds a partition for each new active tenant, and runs the check champion_is_fresh when a "
+            "tenant's champion has turned stale. A suspended tenant keeps its partition and its history, and "
+            "is no longer run."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -146,29 +148,35 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
         active = platform.source.active_tenants()
         known = set(context.instance.get_dynamic_partitions(str(tenants.name)))
         new = [tenant for tenant in active if tenant not in known]
-        before: dict[str, bool] = json.loads(context.cursor or "{}")
-        checked = dict(_checked(platform, active, context.log))
-        changed = [check for tenant, check in checked.items() if before.get(tenant) != check.passed]
         if new:
             context.log.info("New tenants: %s", ", ".join(new))
         return dg.SensorResult(
             dynamic_partitions_requests=[tenants.build_add_request(new)] if new else [],
-            asset_events=changed,
-            cursor=json.dumps({tenant: check.passed for tenant, check in checked.items()}),
+            run_requests=[
+                # A run, because an evaluation without one can be stored only once a tenant. Its key names
+                # the champion, so that each is reported once.
+                dg.RunRequest(
+                    run_key=f"stale/{champion.tenant}/{champion.cycle_started_at.isoformat()}",
+                    # `partition_key` is refused: a job of checks alone has no partitions definition.
+                    tags={"dagster/partition": champion.tenant},
+                    asset_check_keys=[CHAMPION_IS_FRESH],
+                )
+                for champion in _stale(platform, known.intersection(active), context.log)
+            ],
         )
 
     return sensor
 
 
-def _checked(
-    platform: Platform, active: Sequence[str], log: logging.Logger
-) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
-    """Each tenant's freshness; one whose settings cannot be read is logged and left out."""
-    champions = platform.ledger.champions()
-    for tenant in active:
-        entry = champions.get(tenant)
+def _stale(platform: Platform, active: Set[str], log: logging.Logger) -> Iterator[Champion]:
+    """The champions of `active` tenants that are too old; tenants with unreadable settings are logged."""
+    for tenant, entry in platform.ledger.champions().items():
+        if tenant not in active:
+            continue
+        champion = champion_of(entry)
         try:
-            yield tenant, freshness(platform, tenant, champion_of(entry) if entry else None)
+            if not freshness(platform, tenant, champion).passed:
+                yield champion
         except FraudAssetsError as error:
             log.error("%s", error)
 
@@ -179,8 +187,10 @@ class _StageLines(logging.Formatter):
 
 
 def _said_by_a_stage(record: logging.LogRecord) -> bool:
+    """A stage's line starts with its name; Dagster's own do not."""
     said = record.__dict__["dagster_meta"]
-    return said["step_key"] is not None and said["dagster_event"] is None
+    is_event = said["dagster_event"] is not None
+    return not is_event and said["orig_message"].startswith(said["step_key"] or " ")
 
 
 def _progress(_: dg.InitLoggerContext) -> logging.Logger:

@@ -1,6 +1,7 @@
 """The asset checks of a tenant: enough records to train, and a champion that is fresh. Both warn."""
 
 import warnings
+from datetime import timedelta
 
 import dagster as dg
 
@@ -12,7 +13,7 @@ from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.orchestration.resources import tenant_stage
 from fraud_assets.storage.platform import Platform
 
-FRESHNESS_CHECK = "champion_is_fresh"
+CHAMPION_IS_FRESH = dg.AssetCheckKey(ACTIVE_MODEL, "champion_is_fresh")
 
 # Without `partitions_def` a check would stand for all tenants at once (dagster #27747); it is a preview.
 warnings.filterwarnings(
@@ -45,36 +46,30 @@ def enough_records(
     )
 
 
-@dg.asset_check(asset=ACTIVE_MODEL, name=FRESHNESS_CHECK, partitions_def=tenants)
+@dg.asset_check(asset=ACTIVE_MODEL, partitions_def=tenants)
 def champion_is_fresh(
     context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.AssetCheckResult:
     """The tenant's champion is younger than the freshness policy of `active_model` allows.
 
-    Dagster judges freshness by asset, not by tenant; this check judges each tenant, and the sensor
-    `tenant_directory` reports when its answer changes.
+    Dagster judges freshness by asset, not by tenant; this check judges each tenant. It runs with every
+    activation, and when the sensor `tenant_directory` sees that a champion has turned stale.
     """
+    tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        found = freshness(platform, context.partition_key, platform.champion(context.partition_key))
-    return dg.AssetCheckResult(
-        passed=found.passed, severity=found.severity, description=found.description, metadata=found.metadata
-    )
+        return freshness(platform, tenant, platform.champion(tenant))
 
 
-def freshness(platform: Platform, tenant: str, champion: Champion | None) -> dg.AssetCheckEvaluation:
-    """The check's answer for a tenant, as an event that needs no run."""
-    after = platform.settings(tenant).retrain_after or fail_window()
+def freshness(platform: Platform, tenant: str, champion: Champion | None) -> dg.AssetCheckResult:
+    """The check's answer: age counts from the start of the cycle that made the champion."""
+    limit = platform.settings(tenant).retrain_after or fail_window()
     age = platform.now() - champion.cycle_started_at if champion else None
-    days = age.total_seconds() / 86_400 if age is not None else None
-    limit = after.total_seconds() / 86_400
-    return dg.AssetCheckEvaluation(
-        asset_key=ACTIVE_MODEL,
-        check_name=FRESHNESS_CHECK,
-        passed=age is not None and age < after,
+    days = age / timedelta(days=1) if age is not None else None
+    return dg.AssetCheckResult(
+        passed=age is not None and age < limit,
         severity=dg.AssetCheckSeverity.WARN,
-        partition=tenant,
-        description=f"{days:.1f} days old, retrained from {limit:g} days"
-        if days is not None
-        else "no champion",
-        metadata={"tenant": tenant, "model_age_days": days, "fail_window_days": limit},
+        description="no champion"
+        if days is None
+        else f"{days:.1f} days old, {limit / timedelta(days=1):g} days are allowed",
+        metadata={"tenant": tenant, "model_age_days": days, "fail_window_days": limit / timedelta(days=1)},
     )

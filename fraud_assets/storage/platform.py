@@ -21,6 +21,8 @@ from fraud_assets.storage.source import Source
 from fraud_assets.storage.tables import Tables
 
 DEFAULT_HOME = ".fraud_assets"
+# What a URL would read as something else, and no more: MLflow takes the folder as it is spelt there.
+_ESCAPES = str.maketrans({character: quote(character) for character in "%?#"})
 
 
 def utc_now() -> datetime:
@@ -61,7 +63,7 @@ class Platform:
         root = home(environment)
         root.mkdir(parents=True, exist_ok=True)
         tracking_uri = environment.get("MLFLOW_TRACKING_URI")
-        file_url = f"sqlite:///{quote(str(root))}"
+        file_url = f"sqlite:///{str(root).translate(_ESCAPES)}"
         return cls(
             source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"{file_url}/source.db"),
             tables=Tables(root / "tables"),

@@ -16,7 +16,6 @@ from hashlib import sha256
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from platform import python_version
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 MODEL_FILE: Final = "model.ubj"
-
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -79,10 +77,7 @@ class Registry:
             pass
 
     def register(self, tenant: str, submission: Submission) -> Candidate:
-        """A new version with its files, numbers and tags; `challenger` then names it.
-
-        When anything fails the run is marked as failed and no version stays.
-        """
+        """A new version, which `challenger` then names; if anything fails, a failed run and no version."""
         name = model_name(tenant)
         with self._client() as client:
             run = client.create_run(self._experiment(client, tenant), tags=submission.tags)
@@ -98,8 +93,8 @@ class Registry:
 
     def find(self, tenant: str, fingerprint: Mapping[str, str]) -> Candidate | None:
         """The newest version that carries all the tags of `fingerprint`."""
-        name = f"name='{model_name(tenant)}'"
         with self._client() as client:
+            name = f"name='{model_name(tenant)}'"
             versions = client.search_model_versions(name, 1000, ["version_number DESC"])
             found = (version for version in versions if fingerprint.items() <= version.tags.items())
             return next((_candidate(client, version) for version in found), None)
@@ -216,7 +211,6 @@ def _make(database: Path, artifact_root: str) -> None:
     """Made beside and put into place whole: MLflow's own first use breaks when two do it at once."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    database.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=database.parent) as folder, suppress(FileExistsError):
         SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifact_root).engine.dispose()
         os.link(f"{folder}/mlflow.db", database)
@@ -231,9 +225,9 @@ def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission
     logged = client.create_logged_model(experiment, "model", run_id, params=parameters, model_type="xgboost")
     training, holdout = _datasets(tenant, submission)
     client.log_inputs(run_id, [training, holdout])
-    now = time.time_ns() // 1_000_000
-    of = (logged.model_id, holdout.dataset.name, holdout.dataset.digest, run_id)
-    numbers = [Metric(name, value, now, 0, *of) for name, value in submission.metrics.as_dict().items()]
+    now, measured_on = time.time_ns() // 1_000_000, (holdout.dataset.name, holdout.dataset.digest)
+    published = submission.metrics.as_dict().items()
+    numbers = [Metric(*pair, now, 0, logged.model_id, *measured_on, run_id) for pair in published]
     client.log_batch(run_id, numbers, [Param(*pair) for pair in parameters.items()])
     for file, picture in submission.pictures.items():
         client.log_stream(run_id, BytesIO(picture), file)
@@ -266,9 +260,8 @@ def _write_model(folder: Path, logged: "LoggedModel", model: Model) -> None:
     signature = models.ModelSignature(inputs, Schema([ColSpec("float", "score")]))
     source, run_id, identity = logged.artifact_location, logged.source_run_id, logged.model_id
     description = models.Model(source, run_id, signature=signature, model_uuid=identity, model_id=identity)
-    loader = {"loader_module": "mlflow.xgboost", "python_version": python_version()}
     booster = {"model_class": "xgboost.core.Booster", "xgb_version": metadata.version("xgboost")}
-    description.add_flavor("python_function", data=MODEL_FILE, **loader)
+    description.add_flavor("python_function", data=MODEL_FILE, loader_module="mlflow.xgboost")
     description.add_flavor("xgboost", data=MODEL_FILE, model_format="ubj", **booster)
     description.save(folder / "MLmodel")
     (folder / MODEL_FILE).write_bytes(model.content)
@@ -301,5 +294,7 @@ def _named(client: "MlflowClient", name: str, alias: str) -> int | None:
 
 def _candidate(client: "MlflowClient", version: "ModelVersion") -> Candidate:
     run_id, tags = str(version.run_id), version.tags
+    if "model_digest" not in tags:
+        raise RegistryError(f"expected a version of this platform, got {version.name} v{version.version}")
     metrics = Metrics.from_dict(client.get_run(run_id).data.metrics)
     return Candidate(int(version.version), run_id, tags["model_digest"], metrics, tags)

@@ -1,0 +1,75 @@
+"""A backfill of the job `tenant_cycle` over all tenants, launched as Dagster's page launches it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fraud_assets.cycle import NOT_TRAINED
+from fraud_assets_tests.journeys import graphql
+from fraud_assets_tests.journeys.installation import Installation
+
+ACTIVE = {"alcazar-security": 30, "ember-watch": 8}
+
+TENANTS = """
+query Tenants {
+  assetNodeOrError(assetKey: {path: ["active_model"]}) { ... on AssetNode { partitionKeys } }
+}
+"""
+LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status runs { status tags { key value } } }
+  }
+}
+"""
+
+
+def partitions(port: int) -> list[str]:
+    return graphql.ask(port, TENANTS)["assetNodeOrError"]["partitionKeys"]
+
+
+def launch(port: int) -> str:
+    """The backfill's id."""
+    selector = {"partitionSetName": "tenant_cycle_partition_set", "repositorySelector": graphql.REPOSITORY}
+    parameters = {"selector": selector, "partitionNames": sorted(ACTIVE)}
+    launched = graphql.ask(port, LAUNCH, params=parameters)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return launched["backfillId"]
+
+
+def ended(port: int, backfill: str) -> dict[str, Any] | None:
+    """The backfill, when it has ended."""
+    found = graphql.ask(port, STATUS, id=backfill)["partitionBackfillOrError"]
+    return None if found["status"] == "REQUESTED" else found
+
+
+def tenant_of(run: dict[str, Any]) -> str:
+    return next(tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition")
+
+
+@pytest.mark.journey
+def test_a_backfill_over_all_tenants_is_green_though_one_has_too_few_records(
+    installation: Installation,
+) -> None:
+    installation.create_company(ACTIVE)
+    installation.cycle_at(datetime.now(UTC) - timedelta(hours=1))
+    _, dagster, _ = installation.start_ui()
+    installation.wait_for("the tenants to be added", lambda: set(partitions(dagster)) == set(ACTIVE))
+
+    identity = launch(dagster)
+    found = installation.wait_for("the backfill to end", lambda: ended(dagster, identity))
+    assert found["status"] == "COMPLETED_SUCCESS", found
+    runs = {tenant_of(run): run["status"] for run in found["runs"]}
+    assert runs == dict.fromkeys(ACTIVE, "SUCCESS")
+    decided = {name: entry.verdict for name, entry in installation.platform.ledger.latest_all().items()}
+    assert decided == {"alcazar-security": "activate", "ember-watch": NOT_TRAINED}

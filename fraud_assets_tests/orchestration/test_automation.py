@@ -1,0 +1,156 @@
+"""What the nightly automation asks for, and that Dagster is told to ask us."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+
+# The clock of Dagster's own ticks has no public handle.
+from dagster._core.test_utils import freeze_time
+
+from fraud_assets.cycle import CYCLE_STAGES
+from fraud_assets.domain.errors import LedgerUnreachable, RegistryError, RegistryUnreachable
+from fraud_assets.orchestration.assets.model import fail_window
+from fraud_assets.orchestration.automation import CycleStarts, RetrainIsDue
+from fraud_assets_tests.builders import entry, history
+from fraud_assets_tests.fakes import FakeRegistry
+from fraud_assets_tests.world import TONIGHT, World
+
+NOBODY = history(as_read=True)
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+
+
+class Sound(FakeRegistry):
+    """Every champion is as it was; asking after `broken` raises `error`."""
+
+    broken: str | None = None
+    error: Exception = RegistryError("the model registry refused: no such experiment")
+
+    def damage(self, tenant: str, version: int, digest: str) -> str | None:
+        if tenant == self.broken:
+            raise self.error
+        return None
+
+
+@pytest.fixture
+def registry() -> Sound:
+    return Sound()
+
+
+@pytest.fixture
+def world(tmp_path: Path, instance: dg.DagsterInstance, registry: Sound) -> World:
+    """Champions of yesterday's cycle."""
+    made = World(tmp_path, instance, acme=NOBODY, beta=NOBODY)
+    made.with_platform(registry=registry)
+    for tenant in ("acme", "beta"):
+        made.platform.ledger.append(entry(tenant, cycle_started_at=TONIGHT - DAY, decided_at=TONIGHT - DAY))
+    return made
+
+
+def tick(world: World, at: datetime, cursor: str | None) -> tuple[dict[str, set[str]], str | None]:
+    """The nightly sensor as the code server evaluates it: assets by tenant, one run each; its cursor."""
+    world.now = at
+    repository = world.definitions.get_repository_def()
+    sensor = repository.get_sensor_def("nightly_cycle")
+    ticked = dg.build_sensor_context(world.instance, cursor=cursor, repository_def=repository)
+    with freeze_time(at), ticked as context:
+        result = sensor.evaluate_tick(context)
+    requests = result.run_requests or []
+    asked = {
+        str(each.partition_key): {key.to_user_string() for key in each.asset_selection or []}
+        for each in requests
+    }
+    assert len(asked) == len(requests)
+    return asked, result.cursor
+
+
+def due(world: World, at: datetime = TONIGHT) -> set[str]:
+    condition = RetrainIsDue(lambda: world.platform)
+    return set(condition.chosen(world.platform, {"acme", "beta"}, at - MINUTE, at))
+
+
+def test_the_sensor_is_evaluated_by_the_code_server_and_makes_no_backfills(world: World) -> None:
+    sensor = world.definitions.resolve_sensor_def("nightly_cycle")
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.sensor_type.value == "AUTOMATION"
+    assert not sensor.emit_backfills
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_the_conditions_of_our_own_stand_on_the_assets_of_the_built_definitions(world: World) -> None:
+    graph = world.definitions.resolve_asset_graph()
+    conditions = {stage: graph.get(dg.AssetKey(stage)).automation_condition for stage in CYCLE_STAGES}
+    assert isinstance(conditions.pop("behavioural_profiles"), CycleStarts)
+    for condition in conditions.values():
+        assert condition is not None
+        assert [type(child) for child in condition.children] == [CycleStarts, RetrainIsDue]
+
+
+def test_the_sensor_asks_for_one_run_a_tenant_with_all_that_is_due(world: World) -> None:
+    world.source.histories["gamma"] = NOBODY
+    _, cursor = tick(world, TONIGHT - MINUTE, None)
+    world.instance.add_dynamic_partitions("fraud_assets_tenants", ["gamma"])
+    asked, cursor = tick(world, TONIGHT, cursor)
+    profiles = {"behavioural_profiles"}
+    assert asked == {"acme": profiles, "beta": profiles, "gamma": set(CYCLE_STAGES)}
+    assert tick(world, TONIGHT + MINUTE, cursor)[0] == {}
+
+
+@pytest.mark.parametrize(
+    "error", [RegistryUnreachable("expected an answer, got none"), LedgerUnreachable("it is away")]
+)
+def test_a_server_that_does_not_answer_fails_the_tick_which_is_made_up_for(
+    world: World, registry: Sound, error: Exception
+) -> None:
+    _, cursor = tick(world, TONIGHT - MINUTE, None)
+    registry.broken, registry.error = "acme", error
+    with pytest.raises(type(error)):
+        tick(world, TONIGHT, cursor)
+    registry.broken = None
+    assert set(tick(world, TONIGHT + MINUTE, cursor)[0]) == {"acme", "beta"}
+
+
+def test_an_error_of_one_tenant_makes_that_tenant_due_and_no_other(world: World, registry: Sound) -> None:
+    registry.broken = "acme"
+    assert due(world) == {"acme"}
+
+
+def test_broken_settings_make_their_tenant_due_and_no_other(world: World) -> None:
+    world.with_platform(overrides={"tenants": {"acme": {"minimum_pr_auc": 7}}})
+    assert due(world) == {"acme"}
+
+
+def test_a_tenant_without_a_champion_is_due(world: World, tmp_path: Path) -> None:
+    condition = RetrainIsDue(lambda: world.platform)
+    assert set(condition.chosen(world.platform, {"acme", "gamma"}, TONIGHT - MINUTE, TONIGHT)) == {"gamma"}
+
+
+def test_the_limit_is_the_freshness_policy_of_the_active_model(world: World) -> None:
+    policy = world.definitions.resolve_asset_graph().get(dg.AssetKey("active_model")).freshness_policy
+    assert isinstance(policy, TimeWindowFreshnessPolicy)
+    assert fail_window() == policy.fail_window.to_timedelta() == timedelta(days=7)
+    assert due(world, TONIGHT - DAY + fail_window() - DAY) == set()
+    assert due(world, TONIGHT - DAY + fail_window()) == {"acme", "beta"}
+
+
+def test_a_tenants_own_limit_overrides_the_policy_for_it_alone(world: World) -> None:
+    world.with_platform(overrides={"tenants": {"acme": {"retrain_after": "P1D"}}})
+    assert due(world) == {"acme"}
+    world.with_platform(overrides={"tenants": {"acme": {"retrain_after": "P30D"}}})
+    assert due(world, TONIGHT + 7 * DAY) == {"beta"}
+
+
+def test_the_source_is_not_asked_between_two_cycles(world: World) -> None:
+    condition = CycleStarts(lambda: world.platform)
+    world.with_platform(source=None)
+    at = TONIGHT + MINUTE
+    assert set(condition.chosen(world.platform, {"acme", "beta"}, TONIGHT, at)) == set()
+
+
+def test_a_tenant_that_is_not_active_does_not_start(world: World) -> None:
+    world.source.suspended = {"beta"}
+    condition = CycleStarts(lambda: world.platform)
+    started = condition.chosen(world.platform, {"acme", "beta", "gone"}, TONIGHT - MINUTE, TONIGHT)
+    assert set(started) == {"acme"}
