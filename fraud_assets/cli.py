@@ -202,7 +202,19 @@ def ui(given: argparse.Namespace) -> int:
     else:
         wanted.append(servers.mlflow(given.mlflow_port, _home()))
         os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"
-    return servers.run(wanted, environment(), _home(), _say)
+    os.environ.update(environment())
+    _prepare_stores()
+    return servers.run(wanted, os.environ, _home(), _say)
+
+
+def _prepare_stores() -> None:
+    """One process makes them: Dagster's and MLflow's own first use breaks when two do it at once."""
+    import dagster as dg
+
+    from fraud_assets.definitions import open_platform
+
+    with dg.DagsterInstance.get():
+        open_platform().registry.prepare()
 
 
 def _home() -> Path:

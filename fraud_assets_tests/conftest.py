@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import dagster as dg
 import pytest
 
 from fraud_assets_tests.postgres import fresh_database, postgres_server
@@ -19,3 +20,10 @@ def postgres_url(postgres_server_url: str) -> Iterator[str]:
     """The URL of an empty database of this test's own."""
     with fresh_database(postgres_server_url) as url:
         yield url
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster of this test's own, in memory."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made

@@ -80,7 +80,8 @@ class Registry:
         """A new version, which `challenger` then names; if anything fails, a failed run and no version."""
         name = model_name(tenant)
         with self._client() as client:
-            run = client.create_run(self._experiment(client, tenant), tags=submission.tags)
+            named = submission.tags.get("cycle_started_at")
+            run = client.create_run(self._experiment(client, tenant), tags=submission.tags, run_name=named)
             try:
                 logged = _log(client, tenant, run, submission)
                 client.set_terminated(run.info.run_id)

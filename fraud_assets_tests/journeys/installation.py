@@ -110,18 +110,17 @@ class Installation:
         """Both user interfaces, ready, and their ports: Dagster's and MLflow's."""
         dagster, mlflow = free_port(), free_port()
         ports = ("--dagster-port", str(dagster), "--mlflow-port", str(mlflow))
-        process = self._start(_command(("ui", *ports)), self.environment)
+        process = self.start(_command(("ui", *ports)), self.environment)
         ready = [f"{name} is ready at http://127.0.0.1:{port}" for name, port in _named(dagster, mlflow)]
         self.wait_for("both to be ready", lambda: all(line in self.said() for line in ready))
         return process, dagster, mlflow
 
-    def start_dagster(self, *command: str) -> None:
-        """A process of Dagster's, in the environment that `fraud-assets ui` makes for it."""
+    def dagster_environment(self) -> dict[str, str]:
+        """The environment that `fraud-assets ui` makes for Dagster's processes; lays out Dagster's home."""
         with patch.dict(os.environ, self.environment, clear=True):
-            made = cli.environment()
-        self._start(command, made)
+            return cli.environment()
 
-    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         path = self.folder / "logs" / str(len(self._started))
         with path.open("wb") as log:
             process = subprocess.Popen(
@@ -139,7 +138,7 @@ class Installation:
         """All output of the started processes."""
         return "".join(log.read_text(errors="replace") for _, log in self._started)
 
-    def wait_for(self, what: str, question: Callable[[], Answer], seconds: float = 120) -> Answer:
+    def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 120) -> Answer:
         """The first answer that is true. Fails when it is late, or when a started process has ended."""
         deadline = time.monotonic() + seconds
         while not (answer := question()):

@@ -20,8 +20,9 @@ ACTIVE = {"alcazar-security": 30, "ember-watch": 8, BROKEN: 8}
 def daemon(installation: Installation) -> Iterator[dg.DagsterInstance]:
     """What the running daemon knows and does."""
     _, server = servers.dagster(free_port())
-    installation.start_dagster(*server.command)
-    with dg.DagsterInstance.from_config(str(installation.home / "dagster")) as instance:
+    environment = installation.dagster_environment()
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        installation.start(server.command, environment)
         yield instance
 
 

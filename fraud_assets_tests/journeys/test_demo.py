@@ -28,6 +28,7 @@ def after(said: str, tenant: str) -> str:
 
 
 @pytest.mark.journey
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_the_demo_decides_for_each_tenant_and_a_second_run_does_nothing_twice(
     installation: Installation,
 ) -> None:

@@ -106,8 +106,9 @@ def test_a_server_that_does_not_answer_fails_the_tick_which_is_made_up_for(
 ) -> None:
     _, cursor = tick(world, TONIGHT - MINUTE, None)
     registry.broken, registry.error = "acme", error
-    with pytest.raises(type(error)):
+    with pytest.raises(Exception, match="Error while evaluating") as failed:
         tick(world, TONIGHT, cursor)
+    assert failed.value.__cause__ is error
     registry.broken = None
     assert set(tick(world, TONIGHT + MINUTE, cursor)[0]) == {"acme", "beta"}
 

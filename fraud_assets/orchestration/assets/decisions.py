@@ -17,7 +17,7 @@ Metadata = dict[str, dg.MetadataValue | str]
 def shown(
     tenant: str, sentence: str, entry: Entry | None, champion: Champion | None, cycle_start: datetime
 ) -> Metadata:
-    """The decision of the cycle that began at `cycle_start`, with what `entry` measured, if it did.
+    """The decision of the cycle that began at `cycle_start`, with what `entry` measured, if there is one.
 
     "Plots by partition" draws the numbers, so all are always there; null where there is no such number.
     """

@@ -39,14 +39,14 @@ def behavioural_profiles(
         if repaired := cycle.mirror_champion(platform, tenant):
             context.log.warning(repaired)
         due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
-        champion = platform.champion(tenant)
+        activation, champion = platform.ledger.champion(tenant), platform.champion(tenant)
     failed = result.made.skipped.filter(pl.col("kind") == FAILED)
     context.log.info(
         f"behavioural_profiles  {result.profiled:,} guards profiled, {failed.height:,} failed, "
         f"{result.made.skipped.height - failed.height:,} with too few observations"
     )
     if not due.is_due:
-        yield decisions.observed(tenant, decisions.shown(tenant, due.reason, None, champion, result.as_of))
+        yield decisions.observed(tenant, decisions.shown(tenant, due.reason, activation, champion, result.as_of))
     yield dg.MaterializeResult(
         metadata={
             "tenant": tenant,

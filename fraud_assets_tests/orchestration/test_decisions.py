@@ -1,0 +1,106 @@
+"""How a decision is shown: always the same numbers, and no text that is more than text."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraud_assets.compute.activation import Champion
+from fraud_assets.orchestration.assets import decisions
+from fraud_assets.storage.platform import champion_of
+from fraud_assets_tests.builders import NOON, entry
+
+NUMBERS = {
+    "pr_auc",
+    "champion_pr_auc",
+    "base_rate",
+    "precision_at_80_recall",
+    "labelled_rows",
+    "fraud_rows",
+    "model_age_days",
+}
+MEASURED = entry(metrics={"pr_auc": 0.81, "precision_at_80_recall": 0.6, "champion_pr_auc": 0.79})
+SKIPPED = entry(verdict="not trained", model_version=None, model_digest=None, pr_auc=None, records=0, fraud=0)
+WEEK = timedelta(days=7)
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "=1+1",
+    "\x1b[31mred",
+    "a\nb",
+    "'; DROP",
+    "\x00",
+]
+
+
+def shown(entry_: object, champion: Champion | None) -> dict[str, object]:
+    metadata = decisions.shown("acme", "Because.", entry_, champion, NOON + WEEK)  # type: ignore[arg-type]
+    return {name: getattr(value, "value", value) for name, value in metadata.items()}
+
+
+@pytest.mark.parametrize("champion", [None, champion_of(MEASURED)])
+@pytest.mark.parametrize("of", [None, MEASURED, SKIPPED])
+def test_the_same_numbers_are_always_there(of: object, champion: Champion | None) -> None:
+    assert set(shown(of, champion)) == NUMBERS | {"decision", "tenant", "cycle_start"}
+
+
+def test_the_sentence_and_the_tenant_come_first() -> None:
+    assert list(shown(MEASURED, None).items())[:2] == [("decision", "Because."), ("tenant", "acme")]
+
+
+def test_what_was_measured_is_shown_as_it_is() -> None:
+    found = shown(MEASURED, champion_of(MEASURED))
+    assert {name: found[name] for name in NUMBERS} == {
+        "pr_auc": 0.81,
+        "champion_pr_auc": 0.79,
+        "base_rate": 56 / 1234,
+        "precision_at_80_recall": 0.6,
+        "labelled_rows": 1234,
+        "fraud_rows": 56,
+        "model_age_days": 7.0,
+    }
+
+
+def test_what_is_not_known_is_null_and_never_zero() -> None:
+    found = decisions.shown("acme", "Because.", None, None, NOON)
+    assert {name for name, value in found.items() if isinstance(value, dg.NullMetadataValue)} == NUMBERS
+
+
+def test_no_records_have_no_base_rate_and_are_counted_as_none() -> None:
+    found = shown(SKIPPED, None)
+    assert (found["base_rate"], found["labelled_rows"], found["fraud_rows"]) == (None, 0, 0)
+
+
+def test_an_observation_is_of_the_tenants_active_model_and_says_the_decision() -> None:
+    observation = decisions.observed("acme", decisions.shown("acme", "Because.", SKIPPED, None, NOON))
+    assert (observation.asset_key, observation.partition) == (dg.AssetKey("active_model"), "acme")
+    assert observation.description == "Because."
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_in_a_table_stays_the_text_that_it_is(text: str) -> None:
+    found = decisions.table(pl.DataFrame({"guard_id": [text], "rows": [3]}))
+    assert [record.data for record in found.records] == [{"guard_id": text, "rows": 3}]
+    assert [column.type for column in found.schema.columns] == ["string", "string"]
+
+
+@given(st.text())
+def test_any_text_survives_a_table(text: str) -> None:
+    [record] = decisions.table(pl.DataFrame({"reason": [text]})).records
+    assert record.data["reason"] == text
+
+
+@pytest.mark.parametrize(
+    "cell", [date(2026, 3, 2), datetime(2026, 3, 2, tzinfo=UTC), [1, 2], timedelta(days=1)]
+)
+def test_a_cell_of_another_type_is_shown_as_text(cell: object) -> None:
+    [record] = decisions.table(pl.DataFrame({"of": [cell]})).records
+    assert isinstance(record.data["of"], str)
+
+
+def test_an_empty_table_keeps_its_columns() -> None:
+    found = decisions.table(pl.DataFrame(schema={"table": pl.String, "rows": pl.Int64}))
+    assert (list(found.records), [column.name for column in found.schema.columns]) == ([], ["table", "rows"])
