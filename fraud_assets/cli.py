@@ -17,6 +17,7 @@ from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableN
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
 
     from fraud_assets.storage.platform import Platform
 
@@ -48,10 +49,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     text = "start Dagster (webserver and daemon) and MLflow on this machine, until Ctrl-C"
     sub = commands.add_parser("ui", help=text, description=text)
-    sub.add_argument("--dagster-port", type=int, default=3000)
-    sub.add_argument("--mlflow-port", type=int, default=5000)
+    sub.add_argument("--dagster-port", type=_port, default=3000)
+    sub.add_argument("--mlflow-port", type=_port, default=5000)
     sub.set_defaults(command=ui)
     return parser
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) < 65_536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -79,13 +86,16 @@ def _run_cycles(platform: "Platform") -> None:
         instance.add_dynamic_partitions(str(tenants.name), active)
         for position, tenant in enumerate(active, start=1):
             _say(f"[{position}/{len(active)}] {tenant}")
-            _run_cycle(platform, tenant, job, instance)
+            try:
+                _run_cycle(platform, tenant, job, instance)
+            except FraudAssetsError as error:
+                _say(f"  failed: {error}")
 
 
 def _run_cycle(
     platform: "Platform", tenant: str, job: "dg.JobDefinition", instance: "dg.DagsterInstance"
 ) -> None:
-    """Runs what is due. A failure is the tenant's alone: it is said, and the next tenant goes on."""
+    """Runs what is due. A stage that fails is said, and ends the tenant's cycle."""
     import dagster as dg
 
     from fraud_assets import cycle
@@ -107,8 +117,14 @@ def _run_cycle(
         raise_on_error=False,
     )
     for event in result.filter_events(lambda event: event.is_step_failure):
-        error = event.step_failure_data.error
-        _say(f"  {event.step_key} failed: {error.message.strip() if error else 'see the run in Dagster'}")
+        _say(f"  {event.step_key} failed: {_cause(event.step_failure_data.error)}")
+
+
+def _cause(error: "SerializableErrorInfo | None") -> str:
+    """What was raised first; Dagster wraps it."""
+    while error and error.cause:
+        error = error.cause
+    return error.message.strip() if error else "see the run in Dagster"
 
 
 def status(given: argparse.Namespace) -> int:
@@ -178,7 +194,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=False))
         )
-        print("  ".join([*cells, line[-1]]))
+        print(_printable("  ".join([*cells, line[-1]])))
 
 
 def _number(value: int | None) -> str:
@@ -202,6 +218,7 @@ def ui(given: argparse.Namespace) -> int:
     else:
         wanted.append(servers.mlflow(given.mlflow_port, _home()))
         os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"
+    servers.require_free(wanted)
     os.environ.update(environment())
     _prepare_stores()
     return servers.run(wanted, os.environ, _home(), _say)
@@ -256,7 +273,12 @@ def _with_psycopg2(url: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: names and errors may hold a stranger's text."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import quote
 
 from fraud_assets.domain.errors import InvalidSettings
 
@@ -48,7 +47,7 @@ def dagster(port: int) -> list[Server]:
 
 def mlflow(port: int, home: Path) -> Server:
     """The tracking server over the embedded registry in `home`."""
-    store = ("--backend-store-uri", f"sqlite:///{quote(str(home))}/mlflow.db")
+    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db")
     files = ("--artifacts-destination", f"{home}/models")
     bind = ("--host", HOST, "--port", str(port), "--workers", "1")
     return Server("MLflow", (_script("mlflow"), "server", *bind, *store, *files), port)
@@ -59,22 +58,34 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def require_free(servers: Iterable[Server]) -> None:
+    """Raises InvalidSettings if a port of `servers` is taken."""
+    for server in servers:
+        if server.port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, server.port))
+            except OSError as error:
+                raise InvalidSettings(
+                    f"expected port {server.port} to be free for {server.name}: {error.strerror}; "
+                    f"stop what uses it, or choose another with --{server.name.lower()}-port"
+                ) from error
+
+
 def run(
     servers: Iterable[Server], environment: Mapping[str, str], folder: Path, say: Callable[[str], None]
 ) -> int:
     """Serves until Ctrl-C or SIGTERM (returns 0), or until one of `servers` stops by itself (returns 1).
 
-    They run in `folder`. Raises InvalidSettings if a port is taken.
+    They run in `folder`.
     """
-    wanted = list(servers)
-    for server in wanted:
-        if server.port:
-            _require_free(server.name, server.port)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     running: dict[Server, subprocess.Popen[bytes]] = {}
     try:
-        for server in wanted:
+        for server in servers:
             say(f"Starting {server.name}")
             # An own group each: Ctrl-C reaches this process alone, which then stops them with their children.
             running[server] = subprocess.Popen(  # noqa: S603
@@ -97,18 +108,6 @@ def _watch(running: Mapping[Server, subprocess.Popen[bytes]], say: Callable[[str
         time.sleep(0.3)
     say(f"{', '.join(ended)} stopped by itself; stopping the others.")
     return 1
-
-
-def _require_free(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InvalidSettings(
-                f"expected port {port} to be free for {name}: {error.strerror}; "
-                f"stop what uses it, or choose another with --{name.lower()}-port"
-            ) from error
 
 
 def _answers(port: int) -> bool:

@@ -102,13 +102,12 @@ def require_the_end_of_the_child(folder: Path) -> None:
     wait_for(lambda: not is_alive(number))
 
 
-def test_a_taken_port_is_refused_with_its_name_before_anything_is_started(tmp_path: Path, taken: int) -> None:
-    touching = program("First", "import pathlib; pathlib.Path('started').touch()")
+def test_a_taken_port_is_refused_with_the_name_of_who_wants_it(taken: int, free: int) -> None:
+    servers.require_free([program("Dagster", WAIT, port=free), program("Daemon", WAIT)])
     with pytest.raises(
         InvalidSettings, match=f"expected port {taken} to be free for MLflow: .*--mlflow-port"
     ):
-        run(tmp_path, touching, program("MLflow", WAIT, port=taken))
-    assert list(tmp_path.iterdir()) == []
+        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=taken)])
 
 
 @pytest.mark.parametrize("status", [0, 3])

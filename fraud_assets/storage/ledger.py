@@ -4,7 +4,6 @@ The ledger is the authority: the registry's alias and Dagster's pages mirror it.
 refuses to change or delete an entry.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -95,7 +93,6 @@ _decisions: Final = sa.Table(
     "fraud_assets_decision",
     sa.MetaData(),
     sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("identity", sa.Text, nullable=False, unique=True),
     sa.Column("tenant", sa.Text, nullable=False, index=True),
     sa.Column("decided_at", _Instant, nullable=False),
     sa.Column("cycle_started_at", _Instant, nullable=False),
@@ -113,7 +110,7 @@ _decisions: Final = sa.Table(
     sqlite_autoincrement=True,
 )
 
-_COLUMNS: Final = [column for column in _decisions.columns if column.name not in {"sequence", "identity"}]
+_COLUMNS: Final = [column for column in _decisions.columns if column.name != "sequence"]
 _LOCKS: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(20260302)"}
 # SQLite's REPLACE deletes a row without a DELETE: the insert is what has to be stopped.
 _GUARDS: Final = {
@@ -123,9 +120,8 @@ _GUARDS: Final = {
         """CREATE TRIGGER IF NOT EXISTS fraud_assets_decision_delete BEFORE DELETE ON fraud_assets_decision
         BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
         """CREATE TRIGGER IF NOT EXISTS fraud_assets_decision_insert BEFORE INSERT ON fraud_assets_decision
-        WHEN EXISTS (SELECT 1 FROM fraud_assets_decision
-                     WHERE sequence = NEW.sequence OR identity = NEW.identity)
-        BEGIN SELECT RAISE(IGNORE); END""",
+        WHEN EXISTS (SELECT 1 FROM fraud_assets_decision WHERE sequence = NEW.sequence)
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
     ),
     "postgresql": (
         """CREATE OR REPLACE FUNCTION fraud_assets_append_only() RETURNS trigger LANGUAGE plpgsql
@@ -135,7 +131,6 @@ _GUARDS: Final = {
         FOR EACH STATEMENT EXECUTE FUNCTION fraud_assets_append_only()""",
     ),
 }
-_INSERTS: Final = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _WAITS: Final = {"sqlite": {"timeout": 30}, "postgresql": {"connect_timeout": 10}}
 
 
@@ -157,13 +152,19 @@ class Ledger:
         return f"Ledger({str(_parsed(self.url))!r})"
 
     def append(self, entry: Entry) -> bool:
-        """Writes the decision; False, and nothing written, if the same one is there already.
+        """Writes the decision; False, and nothing written, if it is the tenant's newest one already.
 
-        The same: of one tenant, cycle, verdict, model version and dataset digest.
+        The same: of one cycle, verdict, model version and dataset digest. An older decision may be taken
+        again: going back to an earlier model is a decision of its own.
         """
         with self._transaction() as connection:
-            insert = _INSERTS[connection.dialect.name](_decisions).values(_row(entry))
-            return connection.execute(insert.on_conflict_do_nothing()).rowcount == 1
+            # Two runs that decide the same at once wait for each other.
+            connection.exec_driver_sql(_LOCKS[connection.dialect.name])
+            newest = _newest(connection, _is_of(entry.tenant)).get(entry.tenant)
+            if newest and _identity(newest) == _identity(entry):
+                return False
+            connection.execute(_decisions.insert().values(_row(entry)))
+            return True
 
     def champion(self, tenant: str) -> Entry | None:
         """The tenant's newest activation."""
@@ -188,13 +189,8 @@ class Ledger:
             return [_entry(row) for row in connection.execute(query).mappings()]
 
     def _newest(self, *conditions: sa.ColumnElement[bool]) -> dict[str, Entry]:
-        newest = (
-            sa.select(sa.func.max(_decisions.c.sequence)).where(*conditions).group_by(_decisions.c.tenant)
-        )
-        query = sa.select(*_COLUMNS).where(_decisions.c.sequence.in_(newest))
         with self._transaction() as connection:
-            entries = [_entry(row) for row in connection.execute(query).mappings()]
-        return {entry.tenant: entry for entry in entries}
+            return _newest(connection, *conditions)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -248,10 +244,20 @@ def _is_of(tenant: str) -> sa.ColumnElement[bool]:
     return _decisions.c.tenant == tenant_id(tenant)
 
 
+def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> dict[str, Entry]:
+    """The newest entry of each tenant among those that meet the conditions."""
+    newest = sa.select(sa.func.max(_decisions.c.sequence)).where(*conditions).group_by(_decisions.c.tenant)
+    query = sa.select(*_COLUMNS).where(_decisions.c.sequence.in_(newest))
+    entries = [_entry(row) for row in connection.execute(query).mappings()]
+    return {entry.tenant: entry for entry in entries}
+
+
+def _identity(entry: Entry) -> tuple[datetime, str, int | None, str | None]:
+    return entry.cycle_started_at, str(entry.verdict), entry.model_version, entry.dataset_digest
+
+
 def _row(entry: Entry) -> dict[str, Any]:
-    cycle = entry.cycle_started_at.astimezone(UTC).isoformat()
-    identity = [entry.tenant, cycle, entry.verdict, entry.model_version, entry.dataset_digest]
-    return {**asdict(entry), "verdict": str(entry.verdict), "identity": json.dumps(identity)}
+    return {**asdict(entry), "verdict": str(entry.verdict)}
 
 
 def _entry(row: Mapping[Any, Any]) -> Entry:

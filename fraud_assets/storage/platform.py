@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from fraud_assets.compute import activation, quality
 from fraud_assets.domain import settings
@@ -21,8 +20,6 @@ from fraud_assets.storage.source import Source
 from fraud_assets.storage.tables import Tables
 
 DEFAULT_HOME = ".fraud_assets"
-# What a URL would read as something else, and no more: MLflow takes the folder as it is spelt there.
-_ESCAPES = str.maketrans({character: quote(character) for character in "%?#"})
 
 
 def utc_now() -> datetime:
@@ -31,8 +28,17 @@ def utc_now() -> datetime:
 
 
 def home(environment: Mapping[str, str]) -> Path:
-    """Where everything is kept: FRAUD_ASSETS_HOME, or `.fraud_assets` in the current folder."""
-    return Path(environment.get("FRAUD_ASSETS_HOME") or DEFAULT_HOME).resolve()
+    """Where everything is kept: FRAUD_ASSETS_HOME, or `.fraud_assets` in the current folder.
+
+    Raises InvalidSettings for a folder whose name means something else in a database's URL.
+    """
+    folder = Path(environment.get("FRAUD_ASSETS_HOME") or DEFAULT_HOME).resolve()
+    if not str(folder).isprintable() or set("%?#") & set(str(folder)):
+        raise InvalidSettings(
+            f"expected a home folder without %, ?, # and control characters, got {str(folder)!r}; "
+            "set FRAUD_ASSETS_HOME to another"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Platform:
         root = home(environment)
         root.mkdir(parents=True, exist_ok=True)
         tracking_uri = environment.get("MLFLOW_TRACKING_URI")
-        file_url = f"sqlite:///{str(root).translate(_ESCAPES)}"
+        file_url = f"sqlite:///{root}"
         return cls(
             source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"{file_url}/source.db"),
             tables=Tables(root / "tables"),

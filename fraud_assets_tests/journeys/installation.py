@@ -111,7 +111,10 @@ class Installation:
         dagster, mlflow = free_port(), free_port()
         ports = ("--dagster-port", str(dagster), "--mlflow-port", str(mlflow))
         process = self.start(_command(("ui", *ports)), self.environment)
-        ready = [f"{name} is ready at http://127.0.0.1:{port}" for name, port in _named(dagster, mlflow)]
+        ready = [
+            f"{name} is ready at http://127.0.0.1:{port}"
+            for name, port in {"Dagster": dagster, "MLflow": mlflow}.items()
+        ]
         self.wait_for("both to be ready", lambda: all(line in self.said() for line in ready))
         return process, dagster, mlflow
 
@@ -138,7 +141,7 @@ class Installation:
         """All output of the started processes."""
         return "".join(log.read_text(errors="replace") for _, log in self._started)
 
-    def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 120) -> Answer:
+    def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 180) -> Answer:
         """The first answer that is true. Fails when it is late, or when a started process has ended."""
         deadline = time.monotonic() + seconds
         while not (answer := question()):
@@ -182,11 +185,6 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-
-
-def _named(dagster: int, mlflow: int) -> Iterator[tuple[str, int]]:
-    yield "Dagster", dagster
-    yield "MLflow", mlflow
 
 
 def _command(arguments: Sequence[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """A backfill of the job `tenant_cycle` over all tenants, launched as Dagster's page launches it."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -53,6 +55,12 @@ def ended(port: int, backfill: str) -> dict[str, Any] | None:
     return None if found["status"] == "REQUESTED" else found
 
 
+def registered_models(port: int) -> list[str]:
+    """What MLflow's page of models lists."""
+    with urlopen(f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/search", timeout=60) as answer:
+        return [model["name"] for model in json.load(answer).get("registered_models", [])]
+
+
 def tenant_of(run: dict[str, Any]) -> str:
     return next(tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition")
 
@@ -63,7 +71,7 @@ def test_a_backfill_over_all_tenants_is_green_though_one_has_too_few_records(
 ) -> None:
     installation.create_company(ACTIVE)
     installation.cycle_at(datetime.now(UTC) - timedelta(hours=1))
-    _, dagster, _ = installation.start_ui()
+    _, dagster, mlflow = installation.start_ui()
     installation.wait_for("the tenants to be added", lambda: set(partitions(dagster)) == set(ACTIVE))
 
     identity = launch(dagster)
@@ -73,3 +81,4 @@ def test_a_backfill_over_all_tenants_is_green_though_one_has_too_few_records(
     assert runs == dict.fromkeys(ACTIVE, "SUCCESS")
     decided = {name: entry.verdict for name, entry in installation.platform.ledger.latest_all().items()}
     assert decided == {"alcazar-security": "activate", "ember-watch": NOT_TRAINED}
+    assert registered_models(mlflow) == ["attendance-fraud-alcazar-security"]

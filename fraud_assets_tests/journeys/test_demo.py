@@ -39,7 +39,7 @@ def test_the_demo_decides_for_each_tenant_and_a_second_run_does_nothing_twice(
     assert [row["tenant"] for row in rows] == [tenant.id for tenant in TENANTS]
     assert all(list(row) == KEYS for row in rows)
     decision = {row["tenant"]: str(row["decision"]) for row in rows}
-    assert decision["alcazar-security"].startswith("Activated: ")
+    assert decision["alcazar-security"].startswith("Activated: "), said
     assert decision["ember-watch"].startswith("Not trained: ")
     assert {decision[tenant.id] for tenant in TENANTS if tenant.id not in ACTIVE} == {"Suspended: not run."}
     assert all(f"  {stage} " in after(said, "alcazar-security") for stage in CYCLE_STAGES)

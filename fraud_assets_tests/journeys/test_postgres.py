@@ -42,7 +42,7 @@ def test_everything_that_is_shared_can_live_in_postgresql(
     runs = fetched(
         databases["FRAUD_ASSETS_DAGSTER_URL"], "SELECT partition, status FROM runs ORDER BY partition"
     )
-    assert runs == [(tenant, "SUCCESS") for tenant in ACTIVE]
+    assert runs == [(tenant, "SUCCESS") for tenant in ACTIVE], said
     decided = fetched(
         databases["FRAUD_ASSETS_LEDGER_URL"], "SELECT tenant FROM fraud_assets_decision ORDER BY tenant"
     )

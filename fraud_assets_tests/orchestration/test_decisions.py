@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fraud_assets.compute.activation import Champion
 from fraud_assets.orchestration.assets import decisions
+from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import champion_of
 from fraud_assets_tests.builders import NOON, entry
 
@@ -36,14 +37,14 @@ HOSTILE = [
 ]
 
 
-def shown(entry_: object, champion: Champion | None) -> dict[str, object]:
-    metadata = decisions.shown("acme", "Because.", entry_, champion, NOON + WEEK)  # type: ignore[arg-type]
+def shown(of: Entry | None, champion: Champion | None) -> dict[str, object]:
+    metadata = decisions.shown("acme", "Because.", of, champion, NOON + WEEK)
     return {name: getattr(value, "value", value) for name, value in metadata.items()}
 
 
 @pytest.mark.parametrize("champion", [None, champion_of(MEASURED)])
 @pytest.mark.parametrize("of", [None, MEASURED, SKIPPED])
-def test_the_same_numbers_are_always_there(of: object, champion: Champion | None) -> None:
+def test_the_same_numbers_are_always_there(of: Entry | None, champion: Champion | None) -> None:
     assert set(shown(of, champion)) == NUMBERS | {"decision", "tenant", "cycle_start"}
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -132,6 +133,20 @@ def test_the_same_decision_is_written_once(ledger: Ledger, entry: Entry) -> None
     assert ledger.history("acme") == [entry]
 
 
+def test_going_back_to_an_earlier_decision_is_a_decision_of_its_own(ledger: Ledger) -> None:
+    other = replace(ACTIVATION, model_version=4)
+    assert [ledger.append(one) for one in (ACTIVATION, other, ACTIVATION)] == [True, True, True]
+    assert ledger.champion("acme") == ACTIVATION
+
+
+def test_the_same_decision_of_several_at_once_is_written_once(ledger: Ledger) -> None:
+    ledger.latest("acme")
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda _: Ledger(ledger.url).append(ACTIVATION), range(16)))
+    assert sum(written) == 1
+    assert ledger.history("acme") == [ACTIVATION]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -178,7 +193,8 @@ def test_sqlite_replaces_nothing(tmp_path: Path) -> None:
     with database(ledger.url) as cursor:
         cursor.execute("CREATE TEMP TABLE copy AS SELECT * FROM fraud_assets_decision")
         cursor.execute("UPDATE copy SET model_version = 99")
-        cursor.execute("INSERT OR REPLACE INTO fraud_assets_decision SELECT * FROM copy")
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            cursor.execute("INSERT OR REPLACE INTO fraud_assets_decision SELECT * FROM copy")
     assert ledger.history("acme") == [ACTIVATION]
 
 

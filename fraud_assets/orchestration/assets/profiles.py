@@ -46,7 +46,9 @@ def behavioural_profiles(
         f"{result.made.skipped.height - failed.height:,} with too few observations"
     )
     if not due.is_due:
-        yield decisions.observed(tenant, decisions.shown(tenant, due.reason, activation, champion, result.as_of))
+        yield decisions.observed(
+            tenant, decisions.shown(tenant, due.reason, activation, champion, result.as_of)
+        )
     yield dg.MaterializeResult(
         metadata={
             "tenant": tenant,

@@ -1,0 +1,172 @@
+"""What a stage leaves behind when it is killed half-way or run again: one champion, and nothing twice."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from fraud_assets import cycle
+from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
+from fraud_assets.storage.platform import Platform
+from fraud_assets_tests.builders import entry
+from fraud_assets_tests.fakes import FakeRegistry
+from fraud_assets_tests.world import TONIGHT, World, company
+
+DAY = timedelta(days=1)
+
+
+class Dying(FakeRegistry):
+    """The process dies, once, when the alias is moved; `moved` says whether before or after."""
+
+    moved: bool = False
+    deaths: int = 0
+
+    def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
+        self.deaths += 1
+        if self.deaths > 1 or self.moved:
+            super().set_champion(tenant, version, reason=reason, pr_auc=pr_auc)
+        if self.deaths == 1:
+            raise RegistryUnreachable("expected an answer of the model registry, got none")
+
+
+@pytest.fixture
+def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
+    made = World(tmp_path, instance, acme=company("acme", records=200))
+    made.now = TONIGHT
+    return made
+
+
+def trained(world: World) -> Platform:
+    """All stages but the last."""
+    cycle.refresh_profiles(world.platform, "acme")
+    cycle.assemble_dataset(world.platform, "acme")
+    cycle.train(world.platform, "acme", None)
+    return world.platform
+
+
+def require_one_champion(platform: Platform, version: int) -> None:
+    activations = [each for each in platform.ledger.history("acme") if each.verdict == "activate"]
+    assert [each.model_version for each in activations] == [version]
+    assert platform.registry.champion_version("acme") == version
+    assert platform.registry.damage("acme", version, str(activations[0].model_digest)) is None
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_death_between_ledger_and_alias_is_made_up_for_by_the_next_decision(
+    world: World, moved: bool
+) -> None:
+    dying = Dying()
+    dying.moved = moved
+    world.with_platform(registry=dying)
+    platform = trained(world)
+    with pytest.raises(RegistryUnreachable):
+        cycle.decide(platform, "acme", "first")
+    champion = platform.champion("acme")
+    assert champion is not None
+    world.now += timedelta(hours=1)
+    assert cycle.decide(platform, "acme", "second").verdict == "activate"
+    assert platform.champion("acme") == champion
+    require_one_champion(platform, champion.version)
+
+
+def test_a_death_between_ledger_and_alias_is_made_up_for_by_the_next_nights_profiles(world: World) -> None:
+    world.with_platform(registry=Dying())
+    platform = trained(world)
+    with pytest.raises(RegistryUnreachable):
+        cycle.decide(platform, "acme", None)
+    assert platform.registry.champion_version("acme") is None
+    world.now += DAY
+    said = cycle.mirror_champion(platform, "acme")
+    assert said == "The alias named no version, the ledger v1: the alias was put right."
+    require_one_champion(platform, 1)
+
+
+def test_an_alias_that_was_moved_by_hand_is_moved_back_and_that_is_said(world: World) -> None:
+    platform = trained(world)
+    cycle.decide(platform, "acme", None)
+    world.registry.versions["acme"].append(world.registry.versions["acme"][0])
+    world.registry.aliases["acme", "champion"] = 2
+    assert cycle.mirror_champion(platform, "acme") == (
+        "The alias named v2, the ledger v1: the alias was put right."
+    )
+    require_one_champion(platform, 1)
+
+
+def test_an_alias_that_is_right_is_left_alone(world: World) -> None:
+    platform = trained(world)
+    cycle.decide(platform, "acme", None)
+    world.with_platform(registry=Dying(**vars(world.registry)))
+    assert cycle.mirror_champion(world.platform, "acme") is None
+
+
+def test_without_an_activation_there_is_nothing_to_mirror(world: World) -> None:
+    world.platform.ledger.append(entry(verdict="reject"))
+    world.registry.aliases["acme", "champion"] = 7
+    assert cycle.mirror_champion(world.platform, "acme") is None
+    assert world.registry.champion_version("acme") == 7
+
+
+def test_the_same_dataset_is_not_written_twice(world: World) -> None:
+    platform = world.platform
+    cycle.refresh_profiles(platform, "acme")
+    first = cycle.assemble_dataset(platform, "acme")
+    world.now += timedelta(hours=5)
+    assert cycle.assemble_dataset(platform, "acme").table_version == first.table_version
+
+
+def test_another_cut_off_is_another_version_even_if_it_has_the_same_rows(world: World) -> None:
+    platform = world.platform
+    cycle.refresh_profiles(platform, "acme")
+    first = cycle.assemble_dataset(platform, "acme")
+    world.now += DAY
+    second = cycle.assemble_dataset(platform, "acme")
+    assert second.training_set.digest == first.training_set.digest
+    assert second.table_version == first.table_version + 1
+    assert cycle.read_dataset(platform, "acme").as_of == TONIGHT + DAY
+    assert cycle.read_dataset(platform, "acme", first.table_version).as_of == TONIGHT
+
+
+def test_an_outcome_that_arrives_late_changes_the_dataset_of_the_next_cycle_only(world: World) -> None:
+    platform = world.platform
+    cycle.refresh_profiles(platform, "acme")
+    before = cycle.assemble_dataset(platform, "acme").training_set.digest
+    known = world.source.histories["acme"]
+    late = known.outcome.head(1).with_columns(
+        outcome_id=pl.lit("late"), verdict=pl.lit("legitimate"), known_at=TONIGHT + timedelta(hours=1)
+    )
+    world.source.histories["acme"] = replace(known, outcome=pl.concat([known.outcome, late]))
+    world.now += timedelta(hours=5)
+    assert cycle.assemble_dataset(platform, "acme").training_set.digest == before
+    world.now = TONIGHT + DAY
+    assert cycle.assemble_dataset(platform, "acme").training_set.digest != before
+
+
+def test_a_dataset_needs_profiles_and_a_decision_needs_a_candidate(world: World) -> None:
+    with pytest.raises(TableNotFound, match="materialize profiles"):
+        cycle.assemble_dataset(world.platform, "acme")
+    with pytest.raises(TableNotFound, match="materialize training_dataset first"):
+        cycle.train(world.platform, "acme", None)
+    with pytest.raises(RegistryError, match="materialize trained_model first"):
+        cycle.decide(world.platform, "acme", None)
+
+
+def test_profiles_of_other_rules_are_made_again_and_not_mixed(world: World) -> None:
+    made = cycle.refresh_profiles(world.platform, "acme").made.profiles
+    world.with_platform(overrides={"default": {"profile_days": 60}})
+    again = cycle.refresh_profiles(world.platform, "acme").made.profiles
+    assert max(again["observations"]) < max(made["observations"])
+
+
+def test_going_back_to_an_earlier_model_within_a_cycle_leaves_ledger_and_alias_agreed(world: World) -> None:
+    trained(world)
+    cycle.decide(world.platform, "acme", None)
+    # The same rows held out, so that the models tie; but another way of training, so that they are two.
+    for share in (0.20001, 0.2):
+        world.with_platform(overrides={"default": {"holdout_share": share}})
+        cycle.train(world.platform, "acme", None)
+        assert cycle.decide(world.platform, "acme", None).verdict == "activate"
+        champion = world.platform.champion("acme")
+        assert world.registry.champion_version("acme") == (champion and champion.version)
