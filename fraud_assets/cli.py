@@ -146,8 +146,8 @@ def _report(platform: "Platform", *, as_json: bool) -> int:
 
 
 def _rows(platform: "Platform") -> Iterator[dict[str, Any]]:
-    latest, champions = platform.ledger.latest_all(), platform.ledger.champions()
     active = set(platform.source.active_tenants())
+    latest, champions = platform.ledger.latest_all(), platform.ledger.champions()
     for tenant in platform.source.tenants().valid["tenant_id"].sort():
         last, champion = latest.get(tenant), champions.get(tenant)
         if tenant not in active:
@@ -182,7 +182,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
             _number(row["records"]),
             _number(row["fraud"]),
             f"v{row['model_version']}" if row["model_version"] else "-",
-            f"{row['pr_auc']:.3f}" if row["pr_auc"] else "-",
+            f"{row['pr_auc']:.3f}" if row["pr_auc"] is not None else "-",
             _age(row["activated_at"], now),
             row["decision"],
         )
@@ -213,8 +213,8 @@ def ui(given: argparse.Namespace) -> int:
     from fraud_assets import servers
 
     wanted = servers.dagster(given.dagster_port)
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        _say(f"MLflow is served elsewhere: {os.environ['MLFLOW_TRACKING_URI']}")
+    if elsewhere := os.environ.get("MLFLOW_TRACKING_URI"):
+        _say(f"MLflow is served elsewhere: {elsewhere}")
     else:
         wanted.append(servers.mlflow(given.mlflow_port, _home()))
         os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from fraud_assets.domain.errors import InvalidSettings
@@ -59,14 +59,16 @@ def _script(name: str) -> str:
 
 
 def require_free(servers: Iterable[Server]) -> None:
-    """Raises InvalidSettings if a port of `servers` is taken."""
-    for server in servers:
-        if server.port is None:
-            continue
-        with socket.socket() as probe:
+    """Raises InvalidSettings if a port of `servers` is taken, also by another of them."""
+    with ExitStack() as probes:
+        for server in servers:
+            if server.port is None:
+                continue
+            probe = probes.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, server.port))
+                probe.listen()
             except OSError as error:
                 raise InvalidSettings(
                     f"expected port {server.port} to be free for {server.name}: {error.strerror}; "
@@ -115,7 +117,7 @@ def _answers(port: int) -> bool:
     try:
         connection.request("GET", "/")
         return connection.getresponse().status < 500
-    except OSError:
+    except (OSError, HTTPException):
         return False
     finally:
         connection.close()

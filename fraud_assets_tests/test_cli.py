@@ -18,7 +18,6 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World
 
-UNFIXED = pytest.mark.xfail(reason="reported, not fixed yet")
 VARIABLES = ("SOURCE_URL", "LEDGER_URL", "MLFLOW_PAGES", "DAGSTER_URL")
 
 
@@ -43,7 +42,7 @@ def run_cycle(world: World) -> None:
 
 
 def add_tenants(home: Path, **tenants: bool) -> None:
-    """A source with tenants by name, active or not; and the platform of the home folder."""
+    """A source in the home folder, with tenants by name, active or not."""
     home.mkdir()
     with closing(sqlite3.connect(home / "source.db")) as source, source:
         source.execute("CREATE TABLE tenant (tenant_id TEXT, name TEXT, is_active, tz TEXT, country TEXT)")
@@ -128,7 +127,6 @@ def test_the_table_of_no_tenants_is_its_head(home: Path, capsys: pytest.CaptureF
     assert rest == ["", "To look at it, start both user interfaces with: uv run fraud-assets ui"]
 
 
-@UNFIXED
 @pytest.mark.parametrize(
     "error", [RuntimeError("the disk is gone"), SourceUnreachable("no answer"), KeyError()]
 )
@@ -173,7 +171,6 @@ def test_outside_a_checkout_the_servers_are_refused(tmp_path: Path, monkeypatch:
         cli.environment()
 
 
-@UNFIXED
 @pytest.mark.parametrize("port", ["-1", "0", "65536"])
 def test_a_port_that_cannot_be_is_wrong_usage(port: str) -> None:
     with pytest.raises(SystemExit):

@@ -102,6 +102,11 @@ def require_the_end_of_the_child(folder: Path) -> None:
     wait_for(lambda: not is_alive(number))
 
 
+def test_two_servers_cannot_have_one_port(free: int) -> None:
+    with pytest.raises(InvalidSettings, match=f"expected port {free} to be free for MLflow"):
+        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=free)])
+
+
 def test_a_taken_port_is_refused_with_the_name_of_who_wants_it(taken: int, free: int) -> None:
     servers.require_free([program("Dagster", WAIT, port=free), program("Daemon", WAIT)])
     with pytest.raises(

@@ -37,7 +37,7 @@ def behavioural_profiles(
     with tenant_stage(platform.retry_wait_seconds):
         result = cycle.refresh_profiles(platform, tenant)
         if repaired := cycle.mirror_champion(platform, tenant):
-            context.log.warning(repaired)
+            context.log.warning(f"behavioural_profiles  {repaired}")
         due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
         activation, champion = platform.ledger.champion(tenant), platform.champion(tenant)
     failed = result.made.skipped.filter(pl.col("kind") == FAILED)
