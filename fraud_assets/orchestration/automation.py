@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import suppress
 from datetime import datetime
 
 import dagster as dg
@@ -11,17 +12,17 @@ from fraud_assets import cycle
 from fraud_assets.compute.activation import Champion
 from fraud_assets.domain.errors import (
     FraudAssetsError,
+    InvalidSettings,
     LedgerUnreachable,
     RegistryUnreachable,
 )
-from fraud_assets.domain.settings import Settings
+from fraud_assets.domain.settings import Settings, for_tenant
 from fraud_assets.orchestration.assets.model import fail_window
 from fraud_assets.orchestration.checks import CHAMPION_IS_FRESH, freshness
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.platform import Platform, champion_of
 
 Opener = Callable[[], Platform]
-
 
 tenant_cycle = dg.define_asset_job(
     "tenant_cycle",
@@ -81,11 +82,12 @@ class RetrainIsDue(TenantCondition):
 
 
 def _cycle_start(platform: Platform, tenant: str, now: datetime) -> datetime:
-    """A tenant whose settings cannot be read keeps the default time, so that its own run shows the error."""
-    try:
-        return platform.settings(tenant).latest_cycle_start(now)
-    except FraudAssetsError:
-        return Settings().latest_cycle_start(now)
+    """A tenant whose settings cannot be read starts when the others do: its own run shows the error."""
+    defaults = {"default": platform.overrides.get("default", {})}
+    for overrides in (platform.overrides, defaults):
+        with suppress(InvalidSettings):
+            return for_tenant(overrides, tenant).latest_cycle_start(now)
+    return Settings().latest_cycle_start(now)
 
 
 def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
@@ -102,15 +104,23 @@ def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
 
 
 def automate(assets: Sequence[dg.AssetsDefinition], open_platform: Opener) -> Sequence[dg.AssetsDefinition]:
-    """The assets with the nightly conditions: profiles every night, the others when a retrain is due."""
+    """The assets with the nightly conditions: profiles every night, the others when a retrain is due.
+
+    Whether it is due is asked once, for the dataset; what stands on it follows in the same run.
+    """
     starts = CycleStarts(open_platform)
-    retrains = starts & RetrainIsDue(open_platform)
+    follows = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
+    conditions = {
+        "behavioural_profiles": starts,
+        "training_dataset": starts & RetrainIsDue(open_platform),
+        "trained_model": follows,
+        "active_model": follows,
+    }
 
-    def condition(spec: dg.AssetSpec) -> dg.AssetSpec:
-        nightly = spec.key.to_user_string() == "behavioural_profiles"
-        return spec.replace_attributes(automation_condition=starts if nightly else retrains)
+    def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(automation_condition=conditions[spec.key.to_user_string()])
 
-    return [asset.map_asset_specs(condition) for asset in assets]
+    return [asset.map_asset_specs(conditioned) for asset in assets]
 
 
 # It is in beta, and what `RetrainIsDue` needs; the pin of Dagster's minor version keeps it as tested.

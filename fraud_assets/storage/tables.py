@@ -59,7 +59,8 @@ class Tables:
         """
         self.facts(tenant, kind, version)
         try:
-            stored = pl.read_delta(self._path(tenant, kind), version=version)
+            # polars' own reader misses files under a folder with a space or an accent (polars #20944).
+            stored = pl.read_delta(self._path(tenant, kind), version=version, use_pyarrow=True)
         except FileNotFoundError as error:
             raise self._not_found(tenant, kind, version) from error
         declared = _SCHEMAS[kind].create_empty().select(cs.enum()).schema

@@ -27,6 +27,9 @@ from fraud_assets.storage.platform import Platform
 
 Answer = TypeVar("Answer")
 
+HOME = "its hömé"
+"""A folder as people name it."""
+
 # Whatever is measured is activated, so that a decision does not hang on luck.
 _LENIENT = {
     "minimum_pr_auc": 0,
@@ -48,12 +51,12 @@ class Installation:
     _started: list[tuple[subprocess.Popen[bytes], Path]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("home", "person", "tmp", "here", "logs"):
+        for name in (HOME, "person", "tmp", "here", "logs"):
             (self.folder / name).mkdir()
 
     @property
     def home(self) -> Path:
-        return self.folder / "home"
+        return self.folder / HOME
 
     @property
     def environment(self) -> dict[str, str]:

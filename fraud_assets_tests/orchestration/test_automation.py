@@ -81,11 +81,13 @@ def test_the_sensor_is_evaluated_by_the_code_server_and_makes_no_backfills(world
 
 def test_the_conditions_of_our_own_stand_on_the_assets_of_the_built_definitions(world: World) -> None:
     graph = world.definitions.resolve_asset_graph()
-    conditions = {stage: graph.get(dg.AssetKey(stage)).automation_condition for stage in CYCLE_STAGES}
-    assert isinstance(conditions.pop("behavioural_profiles"), CycleStarts)
-    for condition in conditions.values():
-        assert condition is not None
-        assert [type(child) for child in condition.children] == [CycleStarts, RetrainIsDue]
+    profiles, dataset, *following = [
+        graph.get(dg.AssetKey(stage)).automation_condition for stage in CYCLE_STAGES
+    ]
+    assert isinstance(profiles, CycleStarts)
+    assert dataset is not None
+    assert [type(child) for child in dataset.children] == [CycleStarts, RetrainIsDue]
+    assert None not in following
 
 
 def test_the_sensor_asks_for_one_run_a_tenant_with_all_that_is_due(world: World) -> None:

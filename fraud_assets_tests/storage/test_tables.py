@@ -64,6 +64,13 @@ def test_the_order_survives_maintenance_that_rearranges_the_files(tables: Tables
     assert tables.facts("acme", "profiles") == {"said": "once"}
 
 
+@pytest.mark.parametrize("folder", ["with a space", "josé", "a=b & c"])
+def test_a_root_of_any_name_keeps_its_tables(tmp_path: Path, folder: str) -> None:
+    tables = Tables(tmp_path / folder)
+    tables.write("acme", "profiles", counted(3), {})
+    assert_frame_equal(tables.read("acme", "profiles"), counted(3))
+
+
 def test_each_write_replaces_the_table_and_older_versions_stay_exact(tables: Tables) -> None:
     frames = [counted(3, 1), counted(), counted(2), counted(3, 1)]
     versions = [tables.write("acme", "profiles", frame, {}) for frame in frames]
