@@ -221,6 +221,7 @@ def ui(given: argparse.Namespace) -> int:
     servers.require_free(wanted)
     os.environ.update(environment())
     _prepare_stores()
+    _say(f"Logs are in {_home() / 'logs'}")
     return servers.run(wanted, os.environ, _home(), _say)
 
 

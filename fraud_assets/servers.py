@@ -42,7 +42,7 @@ def dagster(port: int) -> list[Server]:
         "warning",
     )
     daemon = (_script("dagster-daemon"), "run", *workspace, "--log-level", "warning")
-    return [Server("Dagster", webserver, port), Server("Dagster's daemon", daemon)]
+    return [Server("Dagster", webserver, port), Server("Dagster daemon", daemon)]
 
 
 def mlflow(port: int, home: Path) -> Server:
@@ -81,7 +81,7 @@ def run(
 ) -> int:
     """Serves until Ctrl-C or SIGTERM (returns 0), or until one of `servers` stops by itself (returns 1).
 
-    They run in `folder`.
+    They run in `folder`, and what they print goes to `logs` there, a file each.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
@@ -90,14 +90,27 @@ def run(
         for server in servers:
             say(f"Starting {server.name}")
             # An own group each: Ctrl-C reaches this process alone, which then stops them with their children.
-            running[server] = subprocess.Popen(  # noqa: S603
-                server.command, env=dict(environment), cwd=folder, start_new_session=True
-            )
+            running[server] = _start(server, environment, folder)
         return _watch(running, say)
     except KeyboardInterrupt:
         return 0
     finally:
         _stop(running.values())
+
+
+def _start(server: Server, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    log = folder / "logs" / f"{server.name.lower().replace(' ', '-')}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603
+            server.command,
+            env=dict(environment),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _watch(running: Mapping[Server, subprocess.Popen[bytes]], say: Callable[[str], None]) -> int:
@@ -108,7 +121,7 @@ def _watch(running: Mapping[Server, subprocess.Popen[bytes]], say: Callable[[str
             if not waiting:
                 say("Ctrl-C stops them.")
         time.sleep(0.3)
-    say(f"{', '.join(ended)} stopped by itself; stopping the others.")
+    say(f"{', '.join(ended)} stopped by itself, its log says why; stopping the others.")
     return 1
 
 

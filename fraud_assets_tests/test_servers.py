@@ -102,6 +102,11 @@ def require_the_end_of_the_child(folder: Path) -> None:
     wait_for(lambda: not is_alive(number))
 
 
+def test_what_a_server_prints_is_kept_in_its_log(tmp_path: Path) -> None:
+    run(tmp_path, program("Two words", "import sys; print('out'); print('err', file=sys.stderr)"))
+    assert sorted((tmp_path / "logs" / "two-words.log").read_text().split()) == ["err", "out"]
+
+
 def test_two_servers_cannot_have_one_port(free: int) -> None:
     with pytest.raises(InvalidSettings, match=f"expected port {free} to be free for MLflow"):
         servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=free)])
@@ -120,7 +125,11 @@ def test_one_that_ends_stops_the_others_and_that_is_a_failure(tmp_path: Path, st
     brief = program("Brief", f"{UNTIL.format(file='child')}\nraise SystemExit({status})")
     code, said = run(tmp_path, program("Parent", PARENT), brief)
     assert code == 1
-    assert said == ["Starting Parent", "Starting Brief", "Brief stopped by itself; stopping the others."]
+    assert said == [
+        "Starting Parent",
+        "Starting Brief",
+        "Brief stopped by itself, its log says why; stopping the others.",
+    ]
     require_the_end_of_the_child(tmp_path)
 
 
