@@ -39,9 +39,10 @@ class ProfilesMade:
 
 @dataclass(frozen=True)
 class DatasetMade:
-    """The training dataset as stored, and what was set aside on the way."""
+    """The training dataset as stored, its features in numbers, and what was set aside on the way."""
 
     training_set: dataset.TrainingSet
+    features: pl.DataFrame
     cleaned: quality.Cleaned
     table_version: int
 
@@ -70,6 +71,8 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     made = profiles.refresh(stored, cleaned.history, as_of, rules, quality.corrupt_guards(cleaned, rules))
     facts = {"as_of": as_of.isoformat(), "settings": fingerprint}
     version = platform.tables.write(tenant, "profiles", made.profiles, facts)
+    # The newest version holds every snapshot that counts; unlike a dataset's, no model names an older one.
+    platform.tables.prune(tenant, "profiles", keep=())
     profiled = made.profiles.filter(pl.col("snapshot_at") == as_of).height
     return ProfilesMade(as_of, made, profiled, cleaned, version)
 
@@ -97,7 +100,15 @@ def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
         "digest": made.digest,
         **{name: str(count) for name, count in made.counts.items()},
     }
-    return DatasetMade(made, cleaned, _store_dataset(platform, tenant, made.frame, facts))
+    features = dataset.summary(made.frame, _dataset_before(platform, tenant))
+    return DatasetMade(made, features, cleaned, _store_dataset(platform, tenant, made.frame, facts))
+
+
+def _dataset_before(platform: Platform, tenant: str) -> pl.DataFrame | None:
+    try:
+        return platform.tables.read(tenant, "training_dataset")
+    except TableNotFound:
+        return None
 
 
 def _store_dataset(platform: Platform, tenant: str, frame: pl.DataFrame, facts: Mapping[str, str]) -> int:

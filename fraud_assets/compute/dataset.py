@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
+import polars.selectors as cs
 
 from fraud_assets.compute import features
-from fraud_assets.domain.schemas import History, TrainingDataset
+from fraud_assets.domain.schemas import FEATURES, History, TrainingDataset
 from fraud_assets.domain.settings import Settings
 
 
@@ -82,6 +83,39 @@ def digest(frame: pl.DataFrame) -> str:
     """
     rows = frame.sort("punch_in_at", "event_id").write_ndjson()
     return hashlib.sha256(f"{','.join(frame.columns)}\n{rows}".encode()).hexdigest()
+
+
+def summary(frame: pl.DataFrame, previous: pl.DataFrame | None = None) -> pl.DataFrame:
+    """feature, null_share, mean, spread, change: one row a feature, in the order of FEATURES.
+
+    The share of nulls is of all rows; mean and population spread are of the known values, booleans as 0
+    and 1, an entry source as its place in ENTRY_SOURCES. `change` is the mean's distance from that of
+    `previous`, in spreads of `previous`; null where there is nothing to compare with, as for a feature
+    that `previous`, the dataset of an earlier release, did not have.
+    """
+    now = _moments(frame)
+    before = _moments(frame.clear() if previous is None else previous)
+    change = (pl.col("mean") - pl.col("mean_before")) / pl.col("spread_before")
+    return (
+        now.join(before, on="feature", suffix="_before", maintain_order="left")
+        .with_columns(change=pl.when(pl.col("spread_before") > 0).then(change))
+        .select("feature", "null_share", "mean", "spread", "change")
+    )
+
+
+def _moments(frame: pl.DataFrame) -> pl.DataFrame:
+    known = [name for name in FEATURES if name in frame.columns]
+    numbers = frame.select(known).with_columns(cs.enum().to_physical()).cast(pl.Float64)
+    return (
+        numbers.unpivot(variable_name="feature")
+        .group_by("feature")
+        .agg(
+            null_share=pl.col("value").is_null().mean(),
+            mean=pl.col("value").mean(),
+            spread=pl.col("value").std(ddof=0),
+        )
+        .pipe(lambda found: pl.DataFrame({"feature": FEATURES}).join(found, on="feature", how="left"))
+    )
 
 
 def shortage(records: int, fraud: int, settings: Settings) -> str | None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import product
+from statistics import fmean, pstdev
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fraud_assets.compute import dataset
-from fraud_assets.domain.schemas import Profile, TrainingDataset
+from fraud_assets.domain.schemas import FEATURES, Profile, TrainingDataset
 from fraud_assets.domain.settings import for_tenant
 from fraud_assets_tests.builders import NOON, history, table
 
@@ -290,3 +291,45 @@ def test_the_needed_numbers_are_the_tenants() -> None:
     small = for_tenant({"default": {"minimum_records": 20, "minimum_per_class": 2}}, "acme")
     assert dataset.shortage(20, 2, small) is None
     assert dataset.shortage(19, 2, small) == "19 usable records, 20 are needed"
+
+
+# The features in numbers
+
+KNOWN = st.one_of(st.none(), st.integers(0, 9))
+
+
+def with_attempts(values: list[int | None]) -> pl.DataFrame:
+    """A dataset of one row a value of `face_attempts`; every other column is null or false."""
+    attempts = pl.Series("face_attempts", values, pl.Int64)
+    return TrainingDataset.create_empty().clear(len(values)).with_columns(attempts)
+
+
+def moments(values: list[int | None]) -> tuple[float | None, float | None]:
+    known = [value for value in values if value is not None]
+    return (fmean(known), pstdev(known)) if known else (None, None)
+
+
+@given(st.lists(KNOWN, min_size=1, max_size=8), st.lists(KNOWN, min_size=1, max_size=8))
+def test_a_summary_counts_nulls_and_measures_the_change_in_spreads(
+    values: list[int | None], before: list[int | None]
+):
+    found = dataset.summary(with_attempts(values), with_attempts(before)).row(
+        by_predicate=pl.col("feature") == "face_attempts", named=True
+    )
+    (mean, spread), (mean_before, spread_before) = moments(values), moments(before)
+    assert found["null_share"] == pytest.approx(values.count(None) / len(values))
+    assert (found["mean"], found["spread"]) == pytest.approx((mean, spread))
+    if mean is None or mean_before is None or not spread_before:
+        assert found["change"] is None
+    else:
+        assert found["change"] == pytest.approx((mean - mean_before) / spread_before)
+
+
+def test_a_summary_has_every_feature_in_order_also_of_no_rows():
+    for frame in (with_attempts([]), with_attempts([1, None])):
+        assert dataset.summary(frame)["feature"].to_list() == list(FEATURES)
+
+
+def test_a_feature_that_the_last_release_did_not_have_has_no_change():
+    found = dataset.summary(with_attempts([1, 2]), with_attempts([1, 2]).drop("face_attempts"))
+    assert found.filter(pl.col("feature") == "face_attempts")["change"].to_list() == [None]

@@ -41,6 +41,7 @@ def training_dataset(
             "as_of": dg.MetadataValue.timestamp(made.as_of),
             "newest_punch_in": _instant(made.frame["punch_in_at"].max()),
             "digest": made.digest,
+            "features": decisions.table(result.features),
             "table_version": result.table_version,
             "rows_read": decisions.table(result.cleaned.totals),
             "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),

@@ -57,7 +57,9 @@ def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
 
 
 def _cell(value: object) -> str | int | float | bool | None:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return value if isinstance(value, str | int | bool | None) else str(value)
 
 
 def _number(value: float | int | None) -> dg.MetadataValue:
