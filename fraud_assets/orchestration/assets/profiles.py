@@ -40,11 +40,8 @@ def behavioural_profiles(
             context.log.warning(f"behavioural_profiles  {repaired}")
         due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
         activation, champion = platform.ledger.champion(tenant), platform.champion(tenant)
-    failed = result.made.skipped.filter(pl.col("kind") == FAILED)
-    context.log.info(
-        f"behavioural_profiles  {result.profiled:,} guards profiled, {failed.height:,} failed, "
-        f"{result.made.skipped.height - failed.height:,} with too few observations"
-    )
+    counts = _counts(result)
+    context.log.info("behavioural_profiles  " + ", ".join(f"{n:,} {words}" for words, n in counts.items()))
     if not due.is_due:
         yield decisions.observed(
             tenant, decisions.shown(tenant, due.reason, activation, champion, result.as_of)
@@ -53,14 +50,25 @@ def behavioural_profiles(
         metadata={
             "tenant": tenant,
             "retrain": due.reason,
-            "guards_profiled": result.profiled,
-            "guards_failed": failed.height,
-            "guards_with_too_few_observations": result.made.skipped.height - failed.height,
+            **{words.replace(" ", "_"): n for words, n in counts.items()},
             "snapshots": result.made.profiles["snapshot_at"].n_unique(),
             "as_of": dg.MetadataValue.timestamp(result.as_of),
-            "failed": decisions.table(failed.select("guard_id", "reason").head(NAMED_AT_MOST)),
+            "failed": decisions.table(_failed(result).select("guard_id", "reason").head(NAMED_AT_MOST)),
             "rows_read": decisions.table(result.cleaned.totals),
             "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
             "table_version": result.table_version,
         }
     )
+
+
+def _failed(result: cycle.ProfilesMade) -> pl.DataFrame:
+    return result.made.skipped.filter(pl.col("kind") == FAILED)
+
+
+def _counts(result: cycle.ProfilesMade) -> dict[str, int]:
+    failed = _failed(result).height
+    return {
+        "guards profiled": result.profiled,
+        "guards failed": failed,
+        "guards with too few observations": result.made.skipped.height - failed,
+    }
