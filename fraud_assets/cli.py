@@ -65,10 +65,13 @@ def demo(given: argparse.Namespace) -> int:
     """Makes the demo company's database, then runs each active tenant's cycle in this process."""
     from fraud_assets.definitions import open_platform
     from fraud_assets.demo import database
+    from fraud_assets.domain.settings import Settings
 
     platform = open_platform()
     _say(f"Everything is kept in {_home()}")
-    database.create(platform.source.url, platform.now(), on_progress=_say)
+    # Up to the start of the day's cycle, so that everybody who tries it on one day sees the same.
+    until = Settings().latest_cycle_start(platform.now())
+    database.create(platform.source.url, until, on_progress=_say)
     _run_cycles(platform)
     return _report(platform, as_json=given.json)
 

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fraud_assets_tests.postgres import fresh_database, postgres_server
+
+# How long an example takes says something about the machine, not about the code. On top of Hypothesis' own
+# profile, which draws the same examples each time where the variable CI is set.
+settings.register_profile(
+    "fraud_assets", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("fraud_assets")
 
 
 @pytest.fixture(scope="session")

@@ -141,14 +141,14 @@ def status_in_plain_python(event: dict[str, Any], outcomes: Rows) -> str:
 
 
 @given(_EVENTS, _OUTCOMES)
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(max_examples=100)
 def test_labels_are_those_of_plain_python(events: Rows, outcomes: Rows) -> None:
     expected = {event["event_id"]: status_in_plain_python(event, outcomes) for event in events}
     assert {event: status for event, (status, _) in labels(events, outcomes).items()} == expected
 
 
 @given(_EVENTS, _OUTCOMES)
-@hypothesis_settings(deadline=None, max_examples=25)
+@hypothesis_settings(max_examples=25)
 def test_every_event_of_the_window_is_counted_once(events: Rows, outcomes: Rows) -> None:
     assembled = assemble(events, outcomes)
     window = [event for event in events if days_before(180) <= event["punch_in_at"] < AS_OF]
@@ -211,7 +211,7 @@ def test_what_is_known_later_changes_nothing() -> None:
 
 
 @given(st.permutations(_SOME_EVENTS), st.permutations(_SOME_OUTCOMES))
-@hypothesis_settings(deadline=None, max_examples=15)
+@hypothesis_settings(max_examples=15)
 def test_the_order_of_the_rows_changes_nothing(events: Rows, outcomes: Rows) -> None:
     assert assemble(events, outcomes).digest == assemble(_SOME_EVENTS, _SOME_OUTCOMES).digest
 
@@ -281,7 +281,6 @@ def test_a_shortage_says_what_there_is_and_what_is_needed(
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
-@hypothesis_settings(deadline=None)
 def test_there_is_no_shortage_just_when_every_minimum_is_met(fraud: int, legitimate: int) -> None:
     enough = fraud + legitimate >= 100 and fraud >= 10 and legitimate >= 10
     assert (dataset.shortage(fraud + legitimate, fraud, DEFAULTS) is None) is enough

@@ -17,7 +17,7 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, Oracle, Row, same, tena
 EARLY = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 GUARDS = ["g1", "g2", "g3"]
 NO_PROFILES = Profile.create_empty()
-quick = settings(deadline=None, max_examples=40)
+quick = settings(max_examples=40)
 some_tenants = tenants.filter(lambda history: history.attendance_event.height > 0)
 
 
@@ -48,7 +48,7 @@ def last(*before: Row, **tables: Any) -> Row:
     return everything(history, known_profiles).filter(pl.col("event_id") == "now").row(0, named=True)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tenants)
 def test_every_feature_is_what_the_slow_definition_says(history: History) -> None:
     known_profiles = profiled(history)
@@ -131,7 +131,7 @@ def test_batches_of_a_long_history_give_the_bits_of_small_pieces() -> None:
 
 
 @given(tenants)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_another_tenant_with_the_same_ids_gets_the_same_features_under_its_own_name(history: History) -> None:
     renamed = {
         name: getattr(history, name).with_columns(tenant_id=pl.lit("other"))
@@ -144,7 +144,7 @@ def test_another_tenant_with_the_same_ids_gets_the_same_features_under_its_own_n
 
 
 @given(tenants)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_rows_keep_the_schema_of_event_features(history: History) -> None:
     described = everything(history, profiled(history))
     EventFeatures.validate(described)

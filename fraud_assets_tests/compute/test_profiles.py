@@ -19,7 +19,7 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, Oracle, Row, hours_apar
 ANY = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 GUARDS = ["g1", "g2", "g3"]
 WEEKS = [DST_NIGHT - timedelta(days=days) for days in (61, 30, 7, 1)] + [DST_NIGHT]
-quick = settings(deadline=None, max_examples=40)
+quick = settings(max_examples=40)
 
 
 def daily(guard: str, days: int) -> list[Row]:
@@ -62,7 +62,7 @@ def agrees(row: Row, expected: Row) -> bool:
     return together and all(same(row[name], expected[name]) for name in expected if name != "hour_mean")
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tenants)
 def test_every_profile_is_what_the_slow_definition_says(history: History) -> None:
     oracle = Oracle(history)
@@ -106,7 +106,7 @@ def test_neither_batches_nor_the_order_of_rows_change_a_bit(history: History, ra
 
 
 @given(tenants)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_rows_keep_the_schema_of_profiles(history: History) -> None:
     Profile.validate(profiles.build(history, WEEKS, GUARDS, ANY).profiles)
 

@@ -299,7 +299,7 @@ messy = st.fixed_dictionaries({table: _messy_rows(table) for table in SOURCE_TAB
 
 
 @given(messy)
-@hypothesis_settings(deadline=None, max_examples=80)
+@hypothesis_settings(max_examples=80)
 def test_every_row_read_is_kept_or_counted(rows: dict[str, list[dict[str, Any]]]) -> None:
     cleaned = clean(**rows)
     counted = cleaned.totals["kept"] + cleaned.totals["set_aside"] + cleaned.totals["not_known_yet"]
@@ -309,7 +309,7 @@ def test_every_row_read_is_kept_or_counted(rows: dict[str, list[dict[str, Any]]]
 
 
 @given(messy)
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 def test_a_table_has_rows_set_aside_just_when_a_rule_names_it(rows: dict[str, list[dict[str, Any]]]) -> None:
     cleaned = clean(**rows)
     named = cleaned.set_aside.filter(pl.col("rule") != "unknown_shift")["table"].unique().sort()
@@ -318,7 +318,7 @@ def test_a_table_has_rows_set_aside_just_when_a_rule_names_it(rows: dict[str, li
 
 
 @given(messy)
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 def test_cleaning_the_clean_changes_nothing(rows: dict[str, list[dict[str, Any]]]) -> None:
     once = clean(**rows).history
     twice = quality.clean(once, "acme", AS_OF)
@@ -327,7 +327,7 @@ def test_cleaning_the_clean_changes_nothing(rows: dict[str, list[dict[str, Any]]
 
 
 @given(messy)
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 def test_clean_rows_obey_their_schema_and_refer_to_each_other(rows: dict[str, list[dict[str, Any]]]) -> None:
     tidy = clean(**rows).history
     for table, schema in SOURCE_TABLES.items():
