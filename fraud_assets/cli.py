@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fraud_assets.storage.platform import Platform
 
 PROJECT = Path(__file__).resolve().parent.parent
-COLUMNS = ("tenant", "events", "records", "fraud", "decision", "model_version", "pr_auc", "activated_at")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,20 +148,17 @@ def _report(platform: "Platform", *, as_json: bool) -> int:
 
 
 def _rows(platform: "Platform") -> Iterator[dict[str, Any]]:
-    active = set(platform.source.active_tenants())
+    tenants = platform.source.tenants().valid.select("tenant_id", "is_active")
     latest, champions = platform.ledger.latest_all(), platform.ledger.champions()
-    for tenant in platform.source.tenants().valid["tenant_id"].sort():
+    for tenant, is_active in tenants.iter_rows():
         last, champion = latest.get(tenant), champions.get(tenant)
-        if tenant not in active:
-            decision = "Suspended: not run."
-        else:
-            decision = last.sentence if last else "No decision yet."
+        decided = last.sentence if last else "No decision yet."
         yield {
             "tenant": tenant,
             "events": _events(platform, tenant),
             "records": last.records if last else None,
             "fraud": last.fraud if last else None,
-            "decision": decision,
+            "decision": decided if is_active else "Suspended: not run.",
             "model_version": champion.model_version if champion else None,
             "pr_auc": champion.pr_auc if champion else None,
             "activated_at": champion.decided_at.isoformat() if champion else None,

@@ -258,8 +258,8 @@ def retrain_due(
     """
     champion = platform.champion(tenant)
     damage = champion and platform.registry.damage(tenant, champion.version, champion.digest)
-    after = platform.settings(tenant).retrain_after or retrain_after
-    return activation.retrain(champion, damage, cycle_start, after)
+    limit = platform.settings(tenant).retrain_limit(retrain_after)
+    return activation.retrain(champion, damage, cycle_start, limit)
 
 
 def mirror_champion(platform: Platform, tenant: str) -> str | None:

@@ -1,6 +1,7 @@
 """Small source tables for tests, with a valid default for every column."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -163,3 +164,13 @@ def entry(tenant: str = "acme", **changes: Any) -> Entry:
         "pr_auc": 0.81,
     }
     return Entry(tenant, **(activation | changes))
+
+
+def known_before(past: History, at: datetime) -> History:
+    """What had happened and was known strictly before `at`."""
+    punched_in = pl.col("punch_in_at") < at
+    return replace(
+        past,
+        shift=past.shift.filter(pl.col("published_at") < at),
+        attendance_event=past.attendance_event.filter(punched_in, pl.col("known_at") < at),
+    )

@@ -18,6 +18,7 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World
 
+COLUMNS = ("tenant", "events", "records", "fraud", "decision", "model_version", "pr_auc", "activated_at")
 VARIABLES = ("SOURCE_URL", "LEDGER_URL", "MLFLOW_PAGES", "DAGSTER_URL")
 
 
@@ -112,11 +113,11 @@ def test_status_has_a_row_for_each_tenant_of_the_source(
     platform.tables.write("acme", "training_dataset", training_dataset(10), {"events": "4321"})
     assert cli.main(["status", "--json"]) == 0
     acme, gone, zeta = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert tuple(acme) == cli.COLUMNS
+    assert tuple(acme) == COLUMNS
     assert (acme["tenant"], acme["events"], acme["records"], acme["fraud"]) == ("acme", 4321, 1234, 56)
     assert (acme["decision"], acme["model_version"]) == ("Rejected: it is worse.", 3)
     assert (gone["decision"], gone["model_version"]) == ("Suspended: not run.", 1)
-    assert zeta == dict.fromkeys(cli.COLUMNS) | {"tenant": "zeta", "decision": "No decision yet."}
+    assert zeta == dict.fromkeys(COLUMNS) | {"tenant": "zeta", "decision": "No decision yet."}
 
 
 def test_the_table_of_no_tenants_is_its_head(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

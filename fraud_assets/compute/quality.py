@@ -23,7 +23,7 @@ from typing import Final, cast
 import dataframely as dy
 import polars as pl
 
-from fraud_assets.domain.schemas import EARLIEST, LATEST, SOURCE_TABLES, History, SourceTable
+from fraud_assets.domain.schemas import EARLIEST, LATEST, SOURCE_TABLES, History, SourceTable, source_columns
 from fraud_assets.domain.settings import Settings
 
 CORRUPT_FROM_EVENTS: Final = 3
@@ -131,8 +131,8 @@ def _check(
     rows = known.unique(subset=schema.column_names(), keep="first", maintain_order=True)
     repeats = known.join(rows, on="row", how="anti").select("row", rule=pl.lit("repeated_row"))
     breaches = pl.concat([repeats, _of_schema(rows, schema), _of_rules(rows, {**everywhere, **broken})])
-    columns = [name for name in schema.column_names() if name != "unreadable"]
-    kept = rows.join(breaches, on="row", how="anti", maintain_order="left").select(columns)
+    good = rows.join(breaches, on="row", how="anti", maintain_order="left")
+    kept = good.select(source_columns(schema).names())
     return _Checked(table, read.height, read.height - known.height, rows, breaches, kept)
 
 

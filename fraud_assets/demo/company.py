@@ -13,7 +13,7 @@ import polars as pl
 from fraud_assets.demo import attendance, dirt, disguise, frauds, reviews, roster, workforce
 from fraud_assets.demo.tenants import DemoTenant
 from fraud_assets.domain.errors import InvalidSettings
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, source_columns
 
 _ROSTER_AHEAD: Final = timedelta(days=15)
 
@@ -78,5 +78,5 @@ def _duties(planned: pl.DataFrame, sites: pl.DataFrame, rng: np.random.Generator
 
 
 def _table(name: SourceTable, frame: pl.DataFrame, tenant: DemoTenant) -> pl.DataFrame:
-    schema = SOURCE_TABLES[name].create_empty().drop("unreadable").schema
-    return frame.with_columns(tenant_id=pl.lit(tenant.id)).select(schema.names()).cast(schema)
+    columns = source_columns(SOURCE_TABLES[name])
+    return frame.with_columns(tenant_id=pl.lit(tenant.id)).select(columns.names()).cast(columns)

@@ -23,7 +23,7 @@ from sqlalchemy import URL, make_url
 from fraud_assets.demo.company import generate
 from fraud_assets.demo.tenants import TENANTS, DemoTenant
 from fraud_assets.domain.errors import SourceMismatch, SourceUnreachable
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, Tenant
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, Tenant, source_columns
 from fraud_assets.storage.source import Source
 
 _TABLES: Final[Mapping[str, type[dy.Schema]]] = {"tenant": Tenant, **SOURCE_TABLES}
@@ -148,20 +148,17 @@ def _found(source: Source, url: URL, engine: _Engine, ids: Sequence[str]) -> lis
 
 def _tables(engine: _Engine) -> Iterator[str]:
     for table, schema in _TABLES.items():
-        columns = [f"{name} {engine.types[dtype.base_type()]}" for name, dtype in _columns(schema).items()]
+        types = source_columns(schema).items()
+        columns = [f"{name} {engine.types[dtype.base_type()]}" for name, dtype in types]
         key = [f"PRIMARY KEY ({_KEYS[table]})"] if table in _KEYS else []
         yield f"CREATE TABLE {table} ({', '.join([*columns, *key])})"
-
-
-def _columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
-    return {name: dtype for name, dtype in schema.create_empty().schema.items() if name != "unreadable"}
 
 
 def _tenant_table(tenants: Sequence[DemoTenant]) -> pl.DataFrame:
     rows = [
         (each.id, each.name, each.is_active, each.cities[0].tz, each.cities[0].country) for each in tenants
     ]
-    return pl.DataFrame(rows, schema=_columns(Tenant), orient="row")
+    return pl.DataFrame(rows, schema=source_columns(Tenant), orient="row")
 
 
 def _write(

@@ -13,8 +13,7 @@ A message says what was expected, what came, and what to do.
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
     │   └── ModelDamaged       a model file is missing, truncated or altered
-    ├── LedgerUnreachable      the record of decisions did not answer; worth another try
-    └── CycleFailed            one tenant's stage failed; carries its cause
+    └── LedgerUnreachable      the record of decisions did not answer; worth another try
 """
 
 

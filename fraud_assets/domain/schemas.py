@@ -161,6 +161,11 @@ SOURCE_TABLES: Final[dict[SourceTable, type[_SourceRow]]] = {
 }
 
 
+def source_columns(schema: type[dy.Schema]) -> pl.Schema:
+    """The columns of a source table: those of its schema but for `unreadable`, which the reader adds."""
+    return schema.create_empty().drop("unreadable", strict=False).schema
+
+
 @dataclass(frozen=True)
 class History:
     """One tenant's source tables by name; as read they have `unreadable`, clean ones do not."""

@@ -75,6 +75,10 @@ class Settings(BaseModel):
     seed: int = Field(default=7, ge=0, description="Seed of the training.")
     threads: int = Field(default=1, ge=1, description="Threads of one training.")
 
+    def retrain_limit(self, policy: timedelta) -> timedelta:
+        """The champion's age from which it is retrained: the tenant's own, or the freshness policy's."""
+        return self.retrain_after or policy
+
     def latest_cycle_start(self, now: datetime) -> datetime:
         """The newest `cycle_at` at or before `now` (aware), in UTC.
 

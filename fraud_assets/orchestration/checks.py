@@ -62,7 +62,7 @@ def champion_is_fresh(
 
 def freshness(platform: Platform, tenant: str, champion: Champion | None) -> dg.AssetCheckResult:
     """The check's answer: age counts from the start of the cycle that made the champion."""
-    limit = platform.settings(tenant).retrain_after or fail_window()
+    limit = platform.settings(tenant).retrain_limit(fail_window())
     age = platform.now() - champion.cycle_started_at if champion else None
     days = age / timedelta(days=1) if age is not None else None
     return dg.AssetCheckResult(

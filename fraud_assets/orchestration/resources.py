@@ -14,7 +14,6 @@ from fraud_assets.domain.errors import (
 from fraud_assets.storage.platform import Platform
 
 RETRIES = 2
-RETRY_WAIT_SECONDS = 10.0
 
 
 def platform_resource(open_platform: Callable[[], Platform]) -> dg.ResourceDefinition:
@@ -29,7 +28,7 @@ def platform_resource(open_platform: Callable[[], Platform]) -> dg.ResourceDefin
 
 
 @contextmanager
-def tenant_stage(retry_wait_seconds: float = RETRY_WAIT_SECONDS) -> Iterator[None]:
+def tenant_stage(retry_wait_seconds: float) -> Iterator[None]:
     """A server that does not answer is worth another try; any other known error ends the tenant's run.
 
     Unknown errors pass as they are, with their stack.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from fraud_assets.compute import activation, quality
+from fraud_assets.compute import activation, profiles, quality
 from fraud_assets.domain import settings
 from fraud_assets.domain.errors import InvalidSettings
 from fraud_assets.domain.schemas import tenant_id
@@ -92,7 +92,7 @@ class Platform:
     def history(self, tenant: str, as_of: datetime) -> quality.Cleaned:
         """The tenant's source tables as known at `as_of`, as far back as dataset and profiles need."""
         rules = self.settings(tenant)
-        since = as_of - timedelta(days=rules.dataset_days + rules.profile_days + 7)
+        since = as_of - timedelta(days=rules.dataset_days + rules.profile_days) - profiles.WEEK
         return quality.clean(self.source.read(tenant, since, as_of), tenant, as_of)
 
     def champion(self, tenant: str) -> activation.Champion | None:

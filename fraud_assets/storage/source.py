@@ -21,7 +21,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from fraud_assets.domain.errors import InvalidSettings, SourceMismatch, SourceUnreachable
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, Tenant, tenant_id
+from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, Tenant, source_columns, tenant_id
 from fraud_assets.storage.dialects import POSTGRESQL, SQLITE, Dialect, typed
 
 _DAY: Final = timedelta(days=1)
@@ -134,7 +134,7 @@ class Snapshot:
 
     def tenants(self) -> pl.DataFrame:
         """The tenant table as read."""
-        columns = _columns(Tenant)
+        columns = source_columns(Tenant)
         return typed(self.fetch(self.dialect.select("tenant", columns, "true")), columns)
 
     def table(self, name: SourceTable, tenant: str, since: datetime) -> pl.DataFrame:
@@ -142,7 +142,7 @@ class Snapshot:
 
         Outcomes have one more column, `has_event`: whether the source has the event at all.
         """
-        columns = _columns(SOURCE_TABLES[name])
+        columns = source_columns(SOURCE_TABLES[name])
         of_tenant, window, more = "t.tenant_id = $1", self._window(name), ()
         if name == "outcome":
             more = (f"COALESCE(t.event_id IN (SELECT e.event_id {_EVENTS}), false) AS has_event",)
@@ -162,7 +162,7 @@ class Snapshot:
 
     def check(self, table: str, schema: type[dy.Schema]) -> None:
         """Raises SourceMismatch unless the source has the table with every column in a readable type."""
-        columns, found = _columns(schema), dict(self.fetch(self.dialect.columns, table).iter_rows())
+        columns, found = source_columns(schema), dict(self.fetch(self.dialect.columns, table).iter_rows())
         problems = [
             f"column {name}: expected {self.dialect.expected(dtype)}, got {found.get(name, 'no such column')}"
             for name, dtype in columns.items()
@@ -175,10 +175,6 @@ class Snapshot:
                 f"table {table} of {self.url}: {'; '.join(problems)}; "
                 "give it these columns, or put a view that has them in its place"
             )
-
-
-def _columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
-    return {name: dtype for name, dtype in schema.create_empty().schema.items() if name != "unreadable"}
 
 
 def _parsed(url: str) -> URL:

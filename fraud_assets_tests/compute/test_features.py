@@ -11,7 +11,7 @@ from fraud_assets.compute import features, profiles
 from fraud_assets.domain.schemas import FEATURES, EventFeatures, History, Profile
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests import builders
-from fraud_assets_tests.builders import NOON
+from fraud_assets_tests.builders import NOON, known_before
 from fraud_assets_tests.compute.oracle import DST_NIGHT, Oracle, Row, same, tenants
 
 EARLY = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
@@ -67,13 +67,7 @@ def test_the_future_does_not_change_the_past(history: History, data: st.DataObje
     known_profiles = profiled(history)
     event = any_event(history, data)
     at = event["punch_in_at"][0]
-    before = History(
-        site=history.site,
-        guard=history.guard,
-        shift=history.shift.filter(pl.col("published_at") < at),
-        attendance_event=history.attendance_event.filter(pl.col("punch_in_at") < at, pl.col("known_at") < at),
-        outcome=history.outcome,
-    )
+    before = known_before(history, at)
     then = features.compute(event, before, known_profiles.filter(pl.col("snapshot_at") <= at))
     assert_frame_equal(then, features.compute(event, history, known_profiles), check_exact=True)
 

@@ -13,7 +13,7 @@ from fraud_assets.compute import profiles
 from fraud_assets.domain.schemas import History, Profile
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests import builders
-from fraud_assets_tests.builders import NOON
+from fraud_assets_tests.builders import NOON, known_before
 from fraud_assets_tests.compute.oracle import DST_NIGHT, Oracle, Row, hours_apart, same, tenants
 
 ANY = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
@@ -81,13 +81,7 @@ def test_every_profile_is_what_the_slow_definition_says(history: History) -> Non
 @given(tenants)
 def test_what_happens_or_is_known_later_does_not_change_a_profile(history: History) -> None:
     at = WEEKS[1]
-    before = History(
-        site=history.site,
-        guard=history.guard,
-        shift=history.shift.filter(pl.col("published_at") < at),
-        attendance_event=history.attendance_event.filter(pl.col("punch_in_at") < at, pl.col("known_at") < at),
-        outcome=history.outcome,
-    )
+    before = known_before(history, at)
     now = profiles.build(history, WEEKS, GUARDS, ANY).profiles.filter(pl.col("snapshot_at") == at)
     assert_frame_equal(profiles.build(before, [at], GUARDS, ANY).profiles, now, check_exact=True)
 

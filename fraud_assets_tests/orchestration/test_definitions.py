@@ -6,7 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from fraud_assets.cli import PROJECT
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.definitions import build_definitions, defs
 from fraud_assets.orchestration.partitions import tenants
@@ -98,3 +100,12 @@ def test_importing_the_definitions_opens_nothing_and_loads_nothing_heavy(tmp_pat
     )
     assert (ran.stdout, ran.returncode) == ("[] []\n", 0), ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_instance_on_postgresql_differs_in_its_storage_alone() -> None:
+    embedded, served = (
+        yaml.safe_load((PROJECT / name).read_text())
+        for name in ("dagster.yaml", "deploy/postgres/dagster.yaml")
+    )
+    assert set(served.pop("storage")) == {"postgres"}
+    assert served == embedded

@@ -1,7 +1,7 @@
 """How a tenant's decision is shown on `active_model`: the sentence first, then always the same numbers."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -22,7 +22,7 @@ def shown(
     "Plots by partition" draws the numbers, so all are always there; null where there is no such number.
     """
     measured = entry.metrics if entry else {}
-    age = (cycle_start - champion.cycle_started_at).total_seconds() / 86_400 if champion else None
+    age = (cycle_start - champion.cycle_started_at) / timedelta(days=1) if champion else None
     numbers = {
         "pr_auc": measured.get("pr_auc"),
         "champion_pr_auc": measured.get("champion_pr_auc"),

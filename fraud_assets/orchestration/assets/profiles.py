@@ -11,7 +11,7 @@ from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.assets.model import fail_window
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.orchestration.resources import tenant_stage
-from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.platform import Platform, champion_of
 
 # More would make the page slow; the count is always whole.
 NAMED_AT_MOST = 100
@@ -39,10 +39,11 @@ def behavioural_profiles(
         if repaired := cycle.mirror_champion(platform, tenant):
             context.log.warning(f"behavioural_profiles  {repaired}")
         due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
-        activation, champion = platform.ledger.champion(tenant), platform.champion(tenant)
+        activation = platform.ledger.champion(tenant)
     counts = _counts(result)
     context.log.info("behavioural_profiles  " + ", ".join(f"{n:,} {words}" for words, n in counts.items()))
     if not due.is_due:
+        champion = activation and champion_of(activation)
         yield decisions.observed(
             tenant, decisions.shown(tenant, due.reason, activation, champion, result.as_of)
         )
