@@ -43,18 +43,31 @@ class DatasetMade:
 
     training_set: dataset.TrainingSet
     features: pl.DataFrame
+    maturity: dataset.Maturity
     cleaned: quality.Cleaned
     table_version: int
 
 
 @dataclass(frozen=True)
+class RowsSetAside:
+    """What the newest cycle set aside; `by_rule` and `shares` have the schemas of `quality`."""
+
+    by_rule: pl.DataFrame
+    shares: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class StoredDataset:
-    """A version of a tenant's training dataset, as read back."""
+    """A version of a tenant's training dataset, as read back.
+
+    `set_aside` says which events were set aside before it was assembled; None: there were none.
+    """
 
     frame: pl.DataFrame
     version: int
     as_of: datetime
     digest: str
+    set_aside: str | None
 
     @property
     def fraud(self) -> int:
@@ -69,7 +82,12 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     fingerprint = profiles.fingerprint(rules)
     stored = _stored_profiles(platform, tenant, fingerprint)
     made = profiles.refresh(stored, cleaned.history, as_of, rules, quality.corrupt_guards(cleaned, rules))
-    facts = {"as_of": as_of.isoformat(), "settings": fingerprint}
+    facts = {
+        "as_of": as_of.isoformat(),
+        "settings": fingerprint,
+        "set_aside": cleaned.set_aside.write_json(),
+        "shares": quality.shares(cleaned, _shares_before(platform, tenant, as_of)).write_json(),
+    }
     version = platform.tables.write(tenant, "profiles", made.profiles, facts)
     # The newest version holds every snapshot that counts; unlike a dataset's, no model names an older one.
     platform.tables.prune(tenant, "profiles", keep=())
@@ -87,26 +105,64 @@ def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.Da
     return Profile.create_empty()
 
 
+def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataFrame:
+    """table, share_before of the cycle before; a cycle that is repeated has the same one before it again."""
+    try:
+        facts = platform.tables.facts(tenant, "profiles")
+    except TableNotFound:
+        facts = {}
+    stored = pl.read_json(facts.get("shares", "[]").encode(), schema=quality.SHARES)
+    is_repeated = bool(facts) and datetime.fromisoformat(facts["as_of"]) >= as_of
+    return stored.select("table", share_before="share_before" if is_repeated else "share")
+
+
+def rows_set_aside(platform: Platform, tenant: str) -> RowsSetAside:
+    """As `refresh_profiles` counted them. Raises TableNotFound."""
+    facts = platform.tables.facts(tenant, "profiles")
+    return RowsSetAside(
+        by_rule=pl.read_json(facts["set_aside"].encode(), schema=quality.BY_RULE),
+        shares=pl.read_json(facts["shares"].encode(), schema=quality.SHARES),
+    )
+
+
 def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
     """The labelled events of the last 180 days, stored under a version number."""
-    as_of = platform.cycle_start(tenant)
+    as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
     cleaned = platform.history(tenant, as_of)
-    made = dataset.assemble(
-        cleaned.history, platform.tables.read(tenant, "profiles"), as_of, platform.settings(tenant)
-    )
+    made = dataset.assemble(cleaned.history, platform.tables.read(tenant, "profiles"), as_of, rules)
+    before = _dataset_before(platform, tenant, as_of)
     facts = {
         "as_of": as_of.isoformat(),
         "window_start": made.window_start.isoformat(),
         "digest": made.digest,
+        "set_aside": quality.in_words(cleaned, "attendance_event") or "",
+        "version_before": "" if before is None else str(before),
         **{name: str(count) for name, count in made.counts.items()},
     }
-    features = dataset.summary(made.frame, _dataset_before(platform, tenant))
-    return DatasetMade(made, features, cleaned, _store_dataset(platform, tenant, made.frame, facts))
+    return DatasetMade(
+        training_set=made,
+        features=dataset.summary(made.frame, _frame(platform, tenant, before)),
+        maturity=dataset.maturity(made, cleaned.history, rules),
+        cleaned=cleaned,
+        table_version=_store_dataset(platform, tenant, made.frame, facts),
+    )
 
 
-def _dataset_before(platform: Platform, tenant: str) -> pl.DataFrame | None:
+def _dataset_before(platform: Platform, tenant: str, as_of: datetime) -> int | None:
+    """The newest version of an earlier cycle; a cycle that is repeated has the same one before it again."""
+    version = platform.tables.version(tenant, "training_dataset")
+    if version is None:
+        return None
+    facts = platform.tables.facts(tenant, "training_dataset", version)
+    if datetime.fromisoformat(facts["as_of"]) < as_of:
+        return version
+    return int(facts["version_before"]) if facts.get("version_before") else None
+
+
+def _frame(platform: Platform, tenant: str, version: int | None) -> pl.DataFrame | None:
+    """None if no version is named, or it was pruned."""
     try:
-        return platform.tables.read(tenant, "training_dataset")
+        return None if version is None else platform.tables.read(tenant, "training_dataset", version)
     except TableNotFound:
         return None
 
@@ -128,14 +184,21 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
         )
     facts = platform.tables.facts(tenant, "training_dataset", found)
     frame = platform.tables.read(tenant, "training_dataset", found)
-    return StoredDataset(frame, found, datetime.fromisoformat(facts["as_of"]), facts["digest"])
+    as_of = datetime.fromisoformat(facts["as_of"])
+    return StoredDataset(frame, found, as_of, facts["digest"], facts.get("set_aside") or None)
 
 
-def shortage(stored: StoredDataset, rules: Settings) -> str | None:
-    """Why the dataset cannot be trained on; the one gate, which the check and the training both ask."""
-    return dataset.shortage(stored.frame.height, stored.fraud, rules) or training.one_sided(
+def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
+    """Why the dataset cannot be trained on, and what was set aside; the one gate of check and training.
+
+    Empty: it can be trained on.
+    """
+    reason = dataset.shortage(stored.frame.height, stored.fraud, rules) or training.one_sided(
         stored.frame, rules
     )
+    if reason is None:
+        return ()
+    return (reason, stored.set_aside) if stored.set_aside else (reason,)
 
 
 def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | Entry:
@@ -144,8 +207,8 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
     A model that was made from the same dataset in the same way is found again, not made again.
     """
     stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
-    if reason := shortage(stored, rules):
-        return _recorded(platform, tenant, stored, NOT_TRAINED, (reason,), run_id)
+    if reasons := shortage(stored, rules):
+        return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
     made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
     facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
     found = platform.registry.find(tenant, made_from)

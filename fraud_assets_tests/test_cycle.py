@@ -7,15 +7,19 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
 from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
+from fraud_assets.domain.schemas import FEATURES, History, Profile
+from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
-from fraud_assets_tests.builders import entry
+from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.fakes import FakeRegistry
-from fraud_assets_tests.world import TONIGHT, World, company
+from fraud_assets_tests.world import TONIGHT, World, company, with_events
 
 DAY = timedelta(days=1)
+COMPANY = company("acme", records=200)
 
 
 class Dying(FakeRegistry):
@@ -34,7 +38,7 @@ class Dying(FakeRegistry):
 
 @pytest.fixture
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
-    made = World(tmp_path, instance, acme=company("acme", records=200))
+    made = World(tmp_path, instance, acme=COMPANY)
     made.now = TONIGHT
     return made
 
@@ -117,6 +121,20 @@ def test_the_same_dataset_is_not_written_twice(world: World) -> None:
     assert cycle.assemble_dataset(platform, "acme").table_version == first.table_version
 
 
+def test_a_repeated_cycle_tells_the_change_since_the_cycle_before_again(world: World) -> None:
+    platform = world.platform
+
+    def features() -> pl.DataFrame:
+        cycle.refresh_profiles(platform, "acme")
+        return cycle.assemble_dataset(platform, "acme").features
+
+    assert features()["change"].null_count() == features()["change"].null_count() == len(FEATURES)
+    world.now += 60 * DAY
+    later = features()
+    assert later["change"].drop_nulls().abs().max() != 0
+    assert_frame_equal(features(), later)
+
+
 def test_another_cut_off_is_another_version_even_if_it_has_the_same_rows(world: World) -> None:
     platform = world.platform
     cycle.refresh_profiles(platform, "acme")
@@ -158,6 +176,88 @@ def test_profiles_of_other_rules_are_made_again_and_not_mixed(world: World) -> N
     world.with_platform(overrides={"default": {"profile_days": 60}})
     again = cycle.refresh_profiles(world.platform, "acme").made.profiles
     assert max(again["observations"]) < max(made["observations"])
+
+
+def ruined(known: History, *kinds: str) -> History:
+    """The history with all rows of these tables bad in one way."""
+    site, guard, event = known.site, known.guard, known.attendance_event
+    return replace(
+        known,
+        site=site.with_columns(tz=pl.lit("Mars/Olympus")) if "site" in kinds else site,
+        guard=guard.with_columns(is_enabled=pl.lit(None, pl.Boolean)) if "guard" in kinds else guard,
+        attendance_event=event.with_columns(latitude=pl.lit(91.0)) if "event" in kinds else event,
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (ruined(COMPANY, "site"), "all 200 attendance_event rows were set aside: unknown_site 200"),
+        (ruined(COMPANY, "guard"), "all 200 attendance_event rows were set aside: unknown_guard 200"),
+        (ruined(COMPANY, "event"), "all 200 attendance_event rows were set aside: latitude|max 200"),
+        (
+            ruined(COMPANY, "site", "guard", "event"),
+            "all 200 attendance_event rows were set aside: latitude|max 200, unknown_guard 200",
+        ),
+        (history(as_read=True, site=[], guard=[]), "no attendance_event rows were read"),
+    ],
+    ids=["sites", "guards", "events", "all three", "no rows"],
+)
+def test_a_tenant_without_a_good_event_is_not_trained_and_told_why(
+    world: World, known: History, words: str
+) -> None:
+    world.source.histories["acme"] = known
+    for _ in range(2):
+        assert cycle.refresh_profiles(world.platform, "acme").profiled == 0
+        made = cycle.assemble_dataset(world.platform, "acme")
+        assert (made.training_set.frame.height, made.table_version) == (0, 0)
+        found = cycle.train(world.platform, "acme", None)
+        assert isinstance(found, Entry)
+        assert found.sentence == f"Not trained: 0 usable records, 100 are needed; {words}."
+    assert [each.verdict for each in world.platform.ledger.history("acme")] == [cycle.NOT_TRAINED]
+
+
+def test_rows_set_aside_are_no_reason_where_there_are_enough_records(world: World) -> None:
+    is_first = pl.int_range(pl.len()) < 5
+    latitude = pl.when(is_first).then(91.0).otherwise("latitude")
+    world.source.histories["acme"] = with_events(COMPANY, latitude.alias("latitude"))
+    trained(world)
+    stored = cycle.read_dataset(world.platform, "acme")
+    assert stored.set_aside == "5 of 200 attendance_event rows were set aside: latitude|max 5"
+    assert cycle.shortage(stored, world.platform.settings("acme")) == ()
+
+
+def test_a_dataset_of_an_earlier_release_does_not_know_what_was_set_aside(world: World) -> None:
+    facts = {"as_of": (TONIGHT - DAY).isoformat(), "digest": "d" * 64}
+    world.platform.tables.write("acme", "training_dataset", training_dataset(99), facts)
+    stored = cycle.read_dataset(world.platform, "acme")
+    rules = world.platform.settings("acme")
+    assert cycle.shortage(stored, rules) == ("99 usable records, 100 are needed",)
+
+
+def shares_of_events(world: World) -> tuple[float | None, float | None]:
+    """Now, and in the cycle before."""
+    cycle.refresh_profiles(world.platform, "acme")
+    shares = cycle.rows_set_aside(world.platform, "acme").shares
+    [(now, before)] = shares.filter(pl.col("table") == "attendance_event").drop("table").rows()
+    return now, before
+
+
+def test_a_repeated_cycle_is_compared_with_the_same_cycle_before(world: World) -> None:
+    assert [shares_of_events(world) for _ in range(2)] == [(0.0, None)] * 2
+    world.source.histories["acme"] = ruined(COMPANY, "event")
+    world.now += DAY
+    assert [shares_of_events(world) for _ in range(3)] == [(1.0, 0.0)] * 3
+    world.source.histories["acme"] = COMPANY
+    assert shares_of_events(world) == (0.0, 0.0)
+    world.now += DAY
+    assert shares_of_events(world) == (0.0, 0.0)
+
+
+def test_profiles_of_an_earlier_release_have_no_shares_to_compare_with(world: World) -> None:
+    facts = {"as_of": (TONIGHT - DAY).isoformat(), "settings": "other"}
+    world.platform.tables.write("acme", "profiles", Profile.create_empty(), facts)
+    assert shares_of_events(world) == (0.0, None)
 
 
 def test_going_back_to_an_earlier_model_within_a_cycle_leaves_ledger_and_alias_agreed(world: World) -> None:

@@ -33,6 +33,25 @@ class TrainingSet:
     digest: str
 
 
+@dataclass(frozen=True)
+class Maturity:
+    """How far the labels of a dataset's window had come at its cut-off.
+
+    mature_until      an event that was punched in by then is mature
+    mature            events of the window; the others are immature
+    reviewed          mature events with an outcome, whatever the verdict; the others are unreviewed
+    median_days, percentile_90_days
+                      from punch-in to `known_at` of the outcomes of mature events; null if there are none.
+                      Of immature events only the quick outcomes are there, so that they would mislead
+    """
+
+    mature_until: datetime
+    mature: int
+    reviewed: int
+    median_days: float | None
+    percentile_90_days: float | None
+
+
 def assemble(history: History, profiles: pl.DataFrame, as_of: datetime, settings: Settings) -> TrainingSet:
     """The training dataset of a clean `history`, from what was known at `as_of` (aware UTC).
 
@@ -115,6 +134,26 @@ def _moments(frame: pl.DataFrame) -> pl.DataFrame:
             spread=pl.col("value").std(ddof=0),
         )
         .pipe(lambda found: pl.DataFrame({"feature": FEATURES}).join(found, on="feature", how="left"))
+    )
+
+
+def maturity(made: TrainingSet, history: History, settings: Settings) -> Maturity:
+    """The maturity of the labels of `made`, which was assembled from `history` under `settings`."""
+    mature_until = made.as_of - timedelta(days=settings.maturity_days)
+    is_mature = pl.col("punch_in_at").is_between(made.window_start, mature_until)
+    events = history.attendance_event.filter(is_mature, pl.col("known_at") <= made.as_of)
+    outcomes = history.outcome.filter(pl.col("known_at") <= made.as_of).select(
+        "event_id", reviewed_at="known_at"
+    )
+    reviewed = events.join(outcomes, on="event_id")
+    waited = reviewed["reviewed_at"] - reviewed["punch_in_at"]
+    days = waited.dt.total_microseconds() / (timedelta(days=1) / timedelta(microseconds=1))
+    return Maturity(
+        mature_until=mature_until,
+        mature=events.height,
+        reviewed=reviewed["event_id"].n_unique(),
+        median_days=days.quantile(0.5, "linear"),
+        percentile_90_days=days.quantile(0.9, "linear"),
     )
 
 

@@ -1,19 +1,27 @@
 """Features of events, from what happened and was known strictly before their punch-in.
 
-Here also lives what an event shows by itself, and who may see what: profiles are built on both. No
-profiles are built here, no labels, no disk, no clock. Windows are UTC durations, never calendar days.
+Here also lives what an event shows by itself: profiles are built on it. No profiles are built here, no
+labels, no disk, no clock. Windows are UTC durations, never calendar days; `sweeps` passes over them.
+
+The events come in batches of guards: what crosses guards (a site, a shared device) is counted first, over
+a few narrow columns of all events, and everything else a batch at a time. Frames may be lazy: over Parquet
+sorted by guard_id a batch reads little more than its own rows.
 
 Columns are multiplied by numbers, not divided: polars divides many rows by a number through its
 reciprocal and a single row truly, and the same event would differ in its last bit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
 from typing import Final
 
 import holidays
+import numpy as np
 import polars as pl
 
+from fraud_assets.compute import sweeps
 from fraud_assets.domain.schemas import EventFeatures, History
 
 DAYS_30: Final = timedelta(hours=30 * 24)
@@ -22,8 +30,32 @@ LATE_AFTER: Final = timedelta(minutes=15)
 EARTH_RADIUS_METERS: Final = 6_371_000
 FACE_DISTANCE_LIMIT: Final = 0.4
 SPREAD_LIMIT_DEGREES: Final = 0.01
-_BATCH_PAIRS: Final = 5_000_000
-_SLOTS_IN_WINDOW: Final = 6
+POSITIONS_NEEDED: Final = 5
+BATCH_EVENTS: Final = 500_000
+IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
+"""The order of rows in every pass over a guard's events."""
+_OF_PAST: Final = (
+    *IN_TIME,
+    "visible",
+    "site_id",
+    "latitude",
+    "longitude",
+    "is_weekend",
+    "face_verified",
+    "published_at",
+)
+_OF_PROFILE: Final = (
+    "is_sufficient",
+    "usual_hours",
+    "usual_weekdays",
+    "usual_sites",
+    "hour_mean",
+    "hour_spread",
+    "face_confidence_mean",
+    "face_confidence_spread",
+    "observations",
+    "consistency_score",
+)
 
 
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
@@ -34,38 +66,70 @@ def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> p
     its punch-in, however old. A row depends on nothing but its event and what that may see: one
     event alone gives the same bits as a thousand.
     """
-    own = observe(events, history).with_row_index("query").with_columns(at="punch_in_at")
-    past = observe(history.attendance_event, history).sort("punch_in_at", "event_id").with_row_index("order")
-    described = (
-        own.join(_in_batches(own.sort("at"), past), on="query", how="left")
-        .with_columns(_against_past())
-        .pipe(_with_calendar)
-        .pipe(_with_profile, profiles)
-    )
-    return EventFeatures.cast(described.sort("punch_in_at", "event_id"))
+    past, shifts = history.attendance_event.lazy(), history.shift.lazy()
+    described = batches(events.lazy(), past, shifts, history.site, profiles.lazy())
+    return pl.concat([EventFeatures.create_empty(), *described]).sort("punch_in_at", "event_id")
 
 
-def observe(events: pl.DataFrame, history: History) -> pl.DataFrame:
-    """`events` with what each shows by itself, at its site and against its shift.
+def batches(
+    events: pl.LazyFrame,
+    past: pl.LazyFrame,
+    shifts: pl.LazyFrame,
+    sites: pl.DataFrame,
+    profiles: pl.LazyFrame,
+    size: int = BATCH_EVENTS,
+) -> Iterator[pl.DataFrame]:
+    """The rows of `compute` in batches of guards with together about `size` events of the past.
+
+    Sorted by IN_TIME, if `past` is. In memory stay some 50 bytes an event and one batch.
+    """
+    places = _at_places(events, past)
+    numbered = events.with_row_index("query")
+    for guards in _batches_of_guards(events, past, size):
+        own = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
+        own &= pl.col("guard_id").is_in(guards.implode())
+        asked, seen = pl.collect_all(
+            [
+                observe(numbered.filter(own), sites, shifts.filter(own)),
+                observe(past.filter(own), sites, shifts.filter(own)).select(
+                    *_OF_PAST, late().alias("is_late")
+                ),
+            ]
+        )
+        asked, seen = in_time(asked).with_columns(at="punch_in_at"), in_time(seen)
+        found = (places[asked["query"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
+        described = (
+            pl.concat([asked, *found], how="horizontal")
+            .with_columns(_against_past())
+            .pipe(_with_calendar)
+            .pipe(_with_profile, profiles.filter(own).sort("guard_id", "snapshot_at").collect())
+        )
+        yield EventFeatures.cast(described)
+
+
+def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> pl.LazyFrame:
+    """`events` with what each shows by itself, at its site and against its shift, in the same order.
 
     Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
-    gps_drift_meters, face_recognition_confidence, and of its shift scheduled_start and published_at:
-    whether that shift was known in time is for the caller to ask.
+    gps_drift_meters, face_recognition_confidence, of its shift scheduled_start and published_at (whether
+    that shift was known in time is for the caller to ask), and visible: the instant after which the event
+    was past and known.
     """
-    sites = history.site.select(
+    at_site = sites.lazy().select(
         "site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude"
     )
-    shifts = history.shift.select("shift_id", "scheduled_start", "published_at")
+    rostered = shifts.select("shift_id", "scheduled_start", "published_at")
     drift = _haversine_meters("latitude", "longitude", "site_latitude", "site_longitude")
     face = 1 - pl.col("face_distance") * (1 / FACE_DISTANCE_LIMIT)
     since_midnight = pl.col("local_at") - pl.col("local_at").dt.truncate("1d")
     return (
-        events.join(sites, on="site_id", how="left")
-        .join(shifts, on="shift_id", how="left")
+        events.join(at_site, on="site_id", how="left", maintain_order="left")
+        .join(rostered, on="shift_id", how="left", maintain_order="left")
         .with_columns(
             local_at=_local(pl.col("punch_in_at"), sites["tz"].unique()),
             gps_drift_meters=drift.clip(upper_bound=10_000),
             face_recognition_confidence=face.clip(lower_bound=0),
+            visible=pl.max_horizontal("punch_in_at", "known_at"),
         )
         .with_columns(
             local_hour=since_midnight.dt.total_hours(fractional=True),
@@ -74,126 +138,196 @@ def observe(events: pl.DataFrame, history: History) -> pl.DataFrame:
     )
 
 
-def visible(queries: pl.DataFrame, past: pl.DataFrame, on: str, window: timedelta) -> pl.DataFrame:
-    """Pairs of a query and an event that it may see: the one rule of point in time.
-
-    `queries` has the instant `at`; `past` has punch_in_at and known_at. A query sees the events of equal `on`
-    that happened and were known strictly before `at`, and not more than `window` before it. Time is cut
-    into slots, so that each query meets hardly more than its own window of the history.
-    """
-    microseconds = window // _SLOTS_IN_WINDOW // timedelta(microseconds=1)
-    newest = pl.col("at").dt.epoch("us") // microseconds
-    slots = pl.int_ranges(newest - _SLOTS_IN_WINDOW, newest + 1)
-    return (
-        queries.with_columns(slot=slots)
-        .explode("slot")
-        .join(past.with_columns(slot=pl.col("punch_in_at").dt.epoch("us") // microseconds), on=[on, "slot"])
-        .filter(
-            pl.col("punch_in_at") < pl.col("at"),
-            pl.col("known_at") < pl.col("at"),
-            pl.col("punch_in_at") >= pl.col("at") - window,
-        )
-    )
-
-
 def late() -> pl.Expr:
-    """Whether an observed event came more than 15 minutes after its scheduled start."""
+    """Whether an observed event came more than 15 minutes after its scheduled start; null without one."""
     return pl.col("punch_in_at") > pl.col("scheduled_start") + LATE_AFTER
 
 
-def in_order(values: pl.Expr) -> pl.Expr:
-    """`values` sorted, for a sum, mean or spread that gives the same bits for any order of rows."""
-    return values.sort()
+def in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` sorted by IN_TIME; at little cost if they are already."""
+    ordered, tied = pl.lit(False), pl.lit(True)
+    for name in IN_TIME:
+        ordered |= tied & (pl.col(name) > pl.col(name).shift())
+        tied &= pl.col(name) == pl.col(name).shift()
+    is_sorted = rows.select((ordered | tied).all()).item()
+    return rows if is_sorted else rows.sort(IN_TIME)
 
 
-def _in_batches(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """What the past holds for each query. In batches, by the busiest guard, site or device: a device id that
-    all guards share would else fill the memory with pairs."""
-    keys = pl.col("guard_id", "site_id", "device_id")
-    busiest: int = past.select(pl.max_horizontal(keys.drop_nulls().unique_counts().max())).item() or 1
-    size = max(_BATCH_PAIRS // busiest, 1)
-    starts = range(0, max(own.height, 1), size)
-    return pl.concat([_from_past(own.slice(start, size), past) for start in starts])
+def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:
+    """Where the rows of each of `guards` start in `rows`, which are in time; with the end at last."""
+    codes = rows["guard_id"].cast(pl.Enum(guards)).to_physical().to_numpy()
+    return np.searchsorted(codes, np.arange(guards.len() + 1))
 
 
-def _from_past(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Per query the features that are counts or shares of other events, and the instants and positions
-    of the last ones."""
-    at_site = _guards_seen(own, past, "site_id").group_by("query").agg(_check_in_frequency_zscore())
-    on_device = (
-        _guards_seen(own, past, "device_id")
-        .group_by("query")
-        .agg(
-            device_guards_30d=pl.len(),
-            other_guard_at=pl.col("last_at").filter(pl.col("guard_id") != pl.col("own_guard")).max(),
-        )
+def code_count(*codes: pl.Series) -> int:
+    """How many codes there may be, from 0 on, in columns of whole numbers."""
+    largest = [code.cast(pl.Int64).to_numpy().max() for code in codes if code.len()]
+    return 1 + max(map(int, largest), default=-1)
+
+
+def _batches_of_guards(events: pl.LazyFrame, past: pl.LazyFrame, size: int) -> list[pl.Series]:
+    """The sorted ids of the guards of `events`, parted where their events of the past fill a batch."""
+    guards = (
+        events.select(pl.col("guard_id").unique())
+        .join(past.group_by("guard_id").len(), on="guard_id", how="left")
+        .sort("guard_id")
+        .with_columns(batch=pl.col("len").fill_null(0).cum_sum() // size)
+        .collect()
     )
-    fixes = past.select(fix="order", fix_at="punch_in_at", fix_latitude="latitude", fix_longitude="longitude")
-    return (
-        own.select("query")
-        .join(_guard_before(own, past), on="query", how="left")
-        .join(at_site, on="query", how="left")
-        .join(on_device, on="query", how="left")
-        .join(fixes, on="fix", how="left")
+    return [some["guard_id"] for some in guards.partition_by("batch", maintain_order=True)]
+
+
+def _at_places(events: pl.LazyFrame, past: pl.LazyFrame) -> pl.DataFrame:
+    """By row of `events` what other guards did at its site and on its device in 30 days.
+
+    check_in_frequency_zscore, device_guards_30d, other_guard_at.
+    """
+    ids = {name: pl.Categories.random() for name in ("guard_id", "site_id", "device_id")}
+    codes = [
+        pl.col(name).cast(pl.Categorical(pool)).to_physical().cast(pl.Int64).fill_null(-1)
+        for name, pool in ids.items()
+    ]
+    known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
+    asked, seen = pl.collect_all(
+        [events.select(*codes, at="punch_in_at"), past.select(*codes, "punch_in_at", known)]
     )
+    with ThreadPoolExecutor(2) as threads:
+        site, device = threads.map(partial(_at_place, asked, seen), ("site_id", "device_id"))
+    return pl.concat(
+        [
+            site.select(_check_in_frequency_zscore()),
+            device.select(device_guards_30d="guards", other_guard_at="other_guard_at"),
+        ],
+        how="horizontal",
+    )
+
+
+def _at_place(asked: pl.DataFrame, seen: pl.DataFrame, place: str) -> pl.DataFrame:
+    """By row of `asked`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
+    places = code_count(asked[place], seen[place])
+    by_time, by_arrival = seen["punch_in_at"].arg_sort(), seen["visible"].arg_sort()
+    past, past_starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
+    arriving, _ = sweeps.call(sweeps.grouped, seen[place], by_arrival, places)
+    asking, asking_starts = sweeps.call(sweeps.grouped, asked[place], asked["at"].arg_sort(), places)
+    own, guards, events, squares, other_at = sweeps.call(
+        sweeps.at_places,
+        seen["punch_in_at"],
+        seen["visible"],
+        seen["guard_id"],
+        past,
+        past_starts,
+        arriving,
+        asked["at"],
+        asked["guard_id"],
+        asking,
+        asking_starts,
+        code_count(asked["guard_id"], seen["guard_id"]),
+        DAYS_30,
+    )
+    return pl.DataFrame(
+        {
+            "own_events": own,
+            "guards": guards,
+            "events": events,
+            "squares": squares,
+            "other_guard_at": other_at,
+        }
+    ).with_columns(_instant("other_guard_at"))
+
+
+def _instant(name: str) -> pl.Expr:
+    """A column of `sweeps` as the instant that it is; null where there is none."""
+    return pl.when(pl.col(name) != sweeps.NEVER).then(pl.col(name).cast(pl.Datetime("us", "UTC"))).alias(name)
+
+
+def _check_in_frequency_zscore() -> pl.Expr:
+    """(own - mean) / spread of the guards' numbers of events, each times `guards`: exact in whole numbers."""
+    guards, events = pl.col("guards"), pl.col("events")
+    spread = guards * pl.col("squares") - events * events
+    zscore = ((pl.col("own_events") * guards - events) / spread.sqrt()).clip(-3, 3)
+    return pl.when(spread > 0).then(zscore).alias("check_in_frequency_zscore")
+
+
+def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
+    """By row of `asked` what its guard did before: the shares and counts of the features, last_at, and the
+    instant and place of the newest position. Both frames are in time; `seen` has _OF_PAST."""
+    rows, queries = starts(seen, guards), starts(asked, guards)
+    events, weekends, mismatches, last_at, fix = sweeps.call(
+        sweeps.of_guards,
+        seen["punch_in_at"],
+        seen["visible"],
+        _arriving(seen["visible"], rows),
+        rows,
+        seen["latitude"].is_not_null(),
+        seen["is_weekend"],
+        ~seen["face_verified"],
+        asked["at"],
+        queries,
+        DAYS_30,
+        DAYS_90,
+    )
+    fixes = seen.select(fix_at="punch_in_at", fix_latitude="latitude", fix_longitude="longitude")
+    found = pl.Series(fix).replace(-1, None)
+    numbers = {"events": events, "weekends": weekends, "mismatches": mismatches, "last_at": last_at}
+    return pl.DataFrame(numbers).select(
+        _instant("last_at"),
+        weekend_work_frequency=_share("weekends", "events"),
+        biometric_mismatch_count_30d="mismatches",
+        **{name: fixes[name].gather(found) for name in fixes.columns},
+    )
+
+
+def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
+    """By row of `asked` what its guard did at its site: late_arrival_rate, location_consistency_score."""
+    ids = pl.Categorical(pl.Categories.random())
+    site, own_site = (frame["site_id"].cast(ids).to_physical() for frame in (seen, asked))
+    rostered, late, positions, spread = sweeps.call(
+        sweeps.at_own_site,
+        seen["punch_in_at"],
+        seen["visible"],
+        starts(seen, guards),
+        site,
+        seen["latitude"],
+        seen["longitude"],
+        seen["published_at"],
+        seen["is_late"],
+        asked["at"],
+        own_site,
+        starts(asked, guards),
+        code_count(site, own_site),
+        DAYS_30,
+    )
+    numbers = {"rostered": rostered, "late": late, "positions": positions, "spread": spread}
+    score = (1 - pl.col("spread") * (1 / SPREAD_LIMIT_DEGREES)).clip(0, 1)
+    return pl.DataFrame(numbers).select(
+        late_arrival_rate=_share("late", "rostered"),
+        location_consistency_score=pl.when(pl.col("positions") >= POSITIONS_NEEDED).then(score),
+    )
+
+
+def _arriving(visible: pl.Series, parts: sweeps.Integers) -> sweeps.Integers:
+    """The positions of each part in the order of `visible`."""
+    part = np.repeat(np.arange(parts.size - 1), np.diff(parts))
+    return sweeps.call(sweeps.grouped, part, visible.arg_sort(), parts.size - 1)[0]
+
+
+def _share(part: str, whole: str) -> pl.Expr:
+    return pl.when(pl.col(whole) > 0).then(pl.col(part) / pl.col(whole))
 
 
 def _against_past() -> list[pl.Expr]:
-    """An event's own values against what `_from_past` found, and what no past means."""
+    """An event's own values against what was found before it, and what no past means."""
     has_device, shift_is_known = pl.col("device_id").is_not_null(), pl.col("published_at") < pl.col("at")
     meters = _haversine_meters("latitude", "longitude", "fix_latitude", "fix_longitude")
     since_last = _seconds_since("last_at").clip(upper_bound=86_400).fill_null(86_400)
     minutes_early = (pl.col("scheduled_start") - pl.col("at")).dt.total_minutes(fractional=True)
     return [
-        pl.col("biometric_mismatch_count_30d").fill_null(0),
         since_last.alias("time_since_last_event"),
-        pl.when(has_device).then(pl.col("device_guards_30d").fill_null(0)),
+        pl.when(has_device).then("device_guards_30d"),
         _seconds_since("other_guard_at").alias("seconds_since_other_guard_on_device"),
         (meters / _seconds_since("fix_at") * 3.6).alias("travel_speed_kmh"),
         pl.when(shift_is_known).then(minutes_early).alias("minutes_early"),
     ]
-
-
-def _guard_before(own: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Per query what its guard did in 90 days; `fix` is the `order` of the newest event with a position."""
-    lately = pl.col("punch_in_at") >= pl.col("at") - DAYS_30
-    here = lately & (pl.col("site_id") == pl.col("own_site"))
-    has_position = pl.col("latitude").is_not_null()
-    queries = own.select("query", "at", "guard_id", own_site="site_id")
-    return (
-        visible(queries, past, "guard_id", DAYS_90)
-        .group_by("query")
-        .agg(
-            _location_consistency(here & has_position),
-            late_arrival_rate=late().filter(here & (pl.col("published_at") < pl.col("at"))).mean(),
-            weekend_work_frequency=pl.col("is_weekend").mean(),
-            biometric_mismatch_count_30d=(lately & ~pl.col("face_verified")).sum(),
-            last_at=pl.col("punch_in_at").max(),
-            fix=pl.col("order").filter(has_position).max(),
-        )
-    )
-
-
-def _guards_seen(own: pl.DataFrame, past: pl.DataFrame, place: str) -> pl.DataFrame:
-    """Per query and guard seen at its `place` in 30 days: event count and newest punch-in."""
-    queries = own.select("query", "at", place, own_guard="guard_id")
-    seen = visible(queries, past.select("guard_id", place, "punch_in_at", "known_at"), place, DAYS_30)
-    return seen.group_by("query", "own_guard", "guard_id").agg(
-        count=pl.len(), last_at=pl.col("punch_in_at").max()
-    )
-
-
-def _check_in_frequency_zscore() -> pl.Expr:
-    counts = in_order(pl.col("count"))
-    own_count = pl.col("count").filter(pl.col("guard_id") == pl.col("own_guard")).sum()
-    zscore = ((own_count - counts.mean()) / counts.std(ddof=0)).clip(-3, 3)
-    return pl.when(counts.std(ddof=0) > 0).then(zscore).alias("check_in_frequency_zscore")
-
-
-def _location_consistency(rows: pl.Expr) -> pl.Expr:
-    spreads = [in_order(pl.col(name).filter(rows)).std(ddof=0) for name in ("latitude", "longitude")]
-    score = (1 - (spreads[0] + spreads[1]) / 2 * (1 / SPREAD_LIMIT_DEGREES)).clip(0, 1)
-    return pl.when(rows.sum() >= 5).then(score).alias("location_consistency_score")
 
 
 def _with_calendar(own: pl.DataFrame) -> pl.DataFrame:
@@ -221,14 +355,15 @@ def _holidays(country: str, years: Iterable[int]) -> list[date] | None:
 
 
 def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
-    """Deviations from the profile; all null unless it is sufficient."""
-    profiled = own.sort("at").join_asof(
-        profiles.drop("tenant_id").sort("snapshot_at"),
+    """Deviations from the profile, all null unless it is sufficient. Both frames: by guard and time."""
+    latest = own.select("guard_id", "at").join_asof(
+        profiles.select("guard_id", "snapshot_at", profile=pl.int_range(pl.len())),
         left_on="at",
         right_on="snapshot_at",
         by="guard_id",
-        check_sortedness=False,
-    )
+        check_sortedness=False,  # it cannot be checked with `by`
+    )["profile"]
+    profiled = own.with_columns(profiles[name].gather(latest) for name in _OF_PROFILE)
     hours_apart = 12 - (12 - (pl.col("local_hour") - pl.col("hour_mean")).abs()).abs()
     face_apart = pl.col("face_recognition_confidence") - pl.col("face_confidence_mean")
     deviations = {

@@ -7,13 +7,16 @@ named with a reason, and costs the others nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from math import nextafter, pi
-from typing import Final
+from math import nan, nextafter, pi
+from typing import Any, Final
 
+import numpy as np
 import polars as pl
+import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
-from fraud_assets.compute.features import in_order, late, observe, visible
-from fraud_assets.domain.schemas import History, Profile
+from fraud_assets.compute import features, sweeps
+from fraud_assets.compute.features import late
+from fraud_assets.domain.schemas import LATEST, History, Profile
 from fraud_assets.domain.settings import Settings
 
 WEEK: Final = timedelta(hours=7 * 24)
@@ -27,9 +30,19 @@ SKIPPED_SCHEMA: Final = pl.Schema({"guard_id": pl.String, "kind": pl.String, "re
 _NO_DIRECTION: Final = 1e-9
 _RADIANS_PER_HOUR: Final = 2 * pi / 24
 _HOURS_PER_RADIAN: Final = 24 / (2 * pi)
-_KEY: Final = ("tenant_id", "guard_id", "at")
 
-Batch = Callable[[History, Sequence[str], Sequence[datetime], Settings], pl.DataFrame]
+_VALUES: Final = {
+    "is_night": (pl.col("local_at").dt.hour() >= 20) | (pl.col("local_at").dt.hour() < 7),
+    "is_punctual": ~late(),
+    "across": (pl.col("local_hour") * _RADIANS_PER_HOUR).cos(),
+    "up": (pl.col("local_hour") * _RADIANS_PER_HOUR).sin(),
+    "face": pl.col("face_recognition_confidence"),
+    "drift": pl.col("gps_drift_meters"),
+    "accuracy": pl.col("accuracy_m"),
+}
+"""What an observation adds to the means of a profile."""
+
+Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime], Settings], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -57,30 +70,33 @@ def snapshot_instants(as_of: datetime, settings: Settings) -> list[datetime]:
 
 
 def profile(
-    history: History, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
+    observed: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
 ) -> pl.DataFrame:
-    """Profile rows of `guards` at `snapshots`, from one observation on, in no order; one batch of `build`.
+    """Profile rows of `guards` at `snapshots`, from one observation on, by guard; one batch of `build`.
 
-    A snapshot sees the events of `profile_days` that happened and were known strictly before it, and the
-    shifts published before it.
+    `observed`: their events, as `build` gives them. A snapshot sees the events of `profile_days`
+    that happened and were known strictly before it, and the shifts published before it.
     """
-    moments = pl.DataFrame({"at": snapshots}, schema={"at": pl.Datetime("us", "UTC")})
-    queries = pl.DataFrame({"guard_id": guards}, schema={"guard_id": pl.String}).join(moments, how="cross")
-    events = history.attendance_event.join(queries, on="guard_id", how="semi")
-    window = timedelta(hours=24 * settings.profile_days)
-    seen = visible(queries, observe(events, history), "guard_id", window).with_columns(
-        hour=pl.col("local_at").dt.hour().cast(pl.Int64),
-        weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
+    moments = pl.DataFrame({"at": sorted(snapshots)}, schema={"at": pl.Datetime("us", "UTC")})
+    asked = pl.DataFrame({"guard_id": sorted(guards)}, schema={"guard_id": pl.String}).join(
+        moments, how="cross", maintain_order="left_right"
     )
-    summary = seen.group_by(_KEY).agg(*_circular_hour(), *_summary(7 / settings.profile_days))
-    for value, usual in {"hour": "usual_hour", "weekday": "usual_weekday", "site_id": "usual_site"}.items():
-        summary = summary.join(_most_frequent(seen, value, usual), on=_KEY)
+    queries = np.arange(0, asked.height + 1, moments.height)
+    rows = features.starts(observed, asked["guard_id"].unique(maintain_order=True))
+    window = timedelta(hours=24 * settings.profile_days)
+    span = sweeps.call(sweeps.windows, observed["punch_in_at"], rows, asked["at"], queries, window)
+    seen = _Seen(observed, asked["at"], *span)
+    found = pl.concat([asked, _means(seen), _most_frequent(seen)], how="horizontal")
     return Profile.cast(
-        summary.with_columns(
+        found.filter(pl.col("observations") > 0)
+        .with_columns(
+            *_circular_hour(),
+            tenant_id=pl.lit(observed["tenant_id"].first(), pl.String),
             snapshot_at="at",
             is_sufficient=pl.col("observations") >= settings.profile_sufficient_observations,
-            consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2,
+            events_per_week=pl.col("observations") * (7 / settings.profile_days),
         )
+        .with_columns(consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2)
     )
 
 
@@ -99,17 +115,24 @@ def build(
     are tried one by one: whoever still raises is named, the others are profiled.
     """
     failed = {guard: corrupt[guard] for guard in guards if guard in corrupt}
-    sound = [guard for guard in guards if guard not in corrupt]
+    sound = sorted(guard for guard in guards if guard not in corrupt)
+    rows = _observed(history, sound)
+    bounds = features.starts(rows, pl.Series(sound, dtype=pl.String))
+    place = {guard: number for number, guard in enumerate(sound)}
+
+    def attempt(some: Sequence[str]) -> pl.DataFrame:
+        theirs = rows[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
+        return batch(theirs, some, snapshots, settings)
+
     frames: list[pl.DataFrame] = [Profile.create_empty()]
     for start in range(0, len(sound), settings.profile_batch_size):
-        some = sound[start : start + settings.profile_batch_size]
-        frames += _profile_or_name(lambda these: batch(history, these, snapshots, settings), some, failed)
-    observed = pl.concat(frames).sort("guard_id", "snapshot_at")
+        frames += _profile_or_name(attempt, sound[start : start + settings.profile_batch_size], failed)
+    found = pl.concat(frames).sort("guard_id", "snapshot_at")
     tried = [guard for guard in sound if guard not in failed]
     skipped = [(guard, FAILED, reason) for guard, reason in failed.items()]
-    skipped += _too_few(observed.filter(pl.col("snapshot_at") == max(snapshots)), tried, settings)
+    skipped += _too_few(found.filter(pl.col("snapshot_at") == max(snapshots)), tried, settings)
     return Profiles(
-        profiles=observed.filter(pl.col("observations") >= settings.profile_minimum_observations),
+        profiles=found.filter(pl.col("observations") >= settings.profile_minimum_observations),
         skipped=pl.DataFrame(skipped, schema=SKIPPED_SCHEMA, orient="row").sort("guard_id"),
     )
 
@@ -142,13 +165,29 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
+def _observed(history: History, guards: Sequence[str]) -> pl.DataFrame:
+    """The events of `guards` in time, with what profiles are made of."""
+    events = history.attendance_event.lazy().filter(pl.col("guard_id").is_in(guards))
+    seen = features.observe(events, history.site, history.shift.lazy()).select(
+        "tenant_id",
+        *features.IN_TIME,
+        "visible",
+        "site_id",
+        **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
+        hour=pl.col("local_at").dt.hour().cast(pl.Int64),
+        weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
+        visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
+    )
+    return features.in_time(seen.collect())
+
+
 def _profile_or_name(
     attempt: Callable[[Sequence[str]], pl.DataFrame], guards: Sequence[str], failed: dict[str, str]
 ) -> list[pl.DataFrame]:
     """The frames of all `guards` that can be profiled; the others are added to `failed`."""
     try:
         return [attempt(guards)]
-    except (pl.exceptions.PolarsError, ArithmeticError, ValueError) as error:
+    except (pl.exceptions.ComputeError, ArithmeticError, ValueError) as error:
         if len(guards) == 1:
             failed[guards[0]] = f"profiling raised {error!r:.200}"
             return []
@@ -166,20 +205,79 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
     ]
 
 
-def _summary(per_week: float) -> list[pl.Expr]:
-    face = in_order(pl.col("face_recognition_confidence"))
-    at_night = (pl.col("hour") >= 20) | (pl.col("hour") < 7)
-    return [
-        pl.len().alias("observations"),
-        pl.col("site_id").n_unique().alias("site_variety"),
-        (~late()).filter(pl.col("published_at") < pl.col("at")).mean().alias("punctuality"),
-        face.mean().alias("face_confidence_mean"),
-        face.std(ddof=0).alias("face_confidence_spread"),
-        in_order(pl.col("gps_drift_meters")).mean().alias("gps_drift_mean_meters"),
-        in_order(pl.col("accuracy_m")).mean().alias("accuracy_mean_meters"),
-        at_night.mean().alias("night_shift_share"),
-        (pl.len() * per_week).alias("events_per_week"),
-    ]
+@dataclass(frozen=True)
+class _Seen:
+    """What each query, a guard at the instant `at`, looks at: the visible of the rows `first` to `end`."""
+
+    observed: pl.DataFrame
+    at: pl.Series
+    first: sweeps.Integers
+    end: sweeps.Integers
+
+    def moments(self, value: str, visible: str = "visible") -> tuple[pl.Series, pl.Series, pl.Series]:
+        """By query the number, mean and population spread of the known values; null without one."""
+        found = sweeps.call(
+            sweeps.moments, self.observed[value], self.observed[visible], self.at, self.first, self.end
+        )
+        number, mean, spread = map(pl.Series, found)
+        return number, mean.fill_nan(None), spread.fill_nan(None)
+
+    def most_frequent(self, code: pl.Series, values: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
+        """By query the three most frequent of `values`, their shares, and how many different ones there are.
+
+        Most frequent first, ties in the order of `values`, of which `code` says the one that a row has.
+        """
+        top, times, number, different = sweeps.call(
+            sweeps.most_frequent, code, self.observed["visible"], self.at, self.first, self.end, values.len()
+        )
+        ranked = top >= 0
+        lengths = ranked.sum(axis=1)
+        shares = pl.Series(times[ranked] / np.repeat(number, lengths))
+        return _lists(values.gather(top[ranked]), lengths), _lists(shares, lengths), pl.Series(different)
+
+
+def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
+    """`values` in lists of these lengths."""
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    arrow: Any = pyarrow  # has no types
+    return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
+
+
+def _means(seen: _Seen) -> pl.DataFrame:
+    observations, night_share, _ = seen.moments("is_night")
+    _, face_mean, face_spread = seen.moments("face")
+    return pl.DataFrame(
+        {
+            "observations": observations,
+            "night_shift_share": night_share,
+            "punctuality": seen.moments("is_punctual", visible="visible_with_shift")[1],
+            "face_confidence_mean": face_mean,
+            "face_confidence_spread": face_spread,
+            "gps_drift_mean_meters": seen.moments("drift")[1],
+            "accuracy_mean_meters": seen.moments("accuracy")[1],
+            "across": seen.moments("across")[1],
+            "up": seen.moments("up")[1],
+        }
+    )
+
+
+def _most_frequent(seen: _Seen) -> pl.DataFrame:
+    sites = seen.observed["site_id"].unique().sort()
+    site = seen.observed["site_id"].cast(pl.Enum(sites)).to_physical()
+    hours = seen.most_frequent(seen.observed["hour"], pl.int_range(24, eager=True))
+    weekdays = seen.most_frequent(seen.observed["weekday"], pl.int_range(7, eager=True))
+    usual_sites, site_shares, variety = seen.most_frequent(site, sites)
+    return pl.DataFrame(
+        {
+            "usual_hours": hours[0],
+            "usual_hour_shares": hours[1],
+            "usual_weekdays": weekdays[0],
+            "usual_weekday_shares": weekdays[1],
+            "usual_sites": usual_sites,
+            "usual_site_shares": site_shares,
+            "site_variety": variety,
+        }
+    )
 
 
 def _circular_hour() -> list[pl.Expr]:
@@ -187,8 +285,7 @@ def _circular_hour() -> list[pl.Expr]:
 
     Source: Mardia and Jupp, Directional Statistics, 2.2 and 2.3. Hours that cancel out have no mean.
     """
-    angle = pl.col("local_hour") * _RADIANS_PER_HOUR
-    across, up = in_order(angle.cos()).mean(), in_order(angle.sin()).mean()
+    across, up = pl.col("across"), pl.col("up")
     resultant = (across * across + up * up).sqrt().clip(upper_bound=1)
     has_direction = pl.when(resultant > _NO_DIRECTION)
     turned = pl.arctan2(up, across) * _HOURS_PER_RADIAN
@@ -198,15 +295,3 @@ def _circular_hour() -> list[pl.Expr]:
         has_direction.then((-2 * resultant.log()).sqrt() * _HOURS_PER_RADIAN).alias("hour_spread"),
         resultant.alias("resultant"),
     ]
-
-
-def _most_frequent(seen: pl.DataFrame, value: str, name: str) -> pl.DataFrame:
-    """Per guard and snapshot the three most frequent of `value`, ties smallest first, and their shares."""
-    shares = pl.col("times") / pl.col("times").sum()
-    return (
-        seen.group_by(*_KEY, value)
-        .agg(times=pl.len())
-        .sort("times", value, descending=[True, False])
-        .group_by(_KEY)
-        .agg(pl.col(value).head(3).alias(f"{name}s"), shares.head(3).alias(f"{name}_shares"))
-    )

@@ -8,6 +8,7 @@ tables stand here:
     conflicting_id     another row has the same id and other content; all of them are set aside
     other_tenant       the row belongs to another tenant
     unknown_time_zone  the site's `tz` is not an IANA name
+    position_is_not_null_island  the site lies at (0, 0), as the rule of an event's own position has it
     unknown_guard      no such guard, or its row is set aside; likewise unknown_site
     unknown_event      an outcome of an event that was not read, or is not known yet
     event_set_aside    an outcome of an event that is set aside
@@ -28,6 +29,12 @@ from fraud_assets.domain.settings import Settings
 
 CORRUPT_FROM_EVENTS: Final = 3
 """Fewer events of a guard than this say nothing about the share that is bad."""
+
+UNKNOWN_SHIFT: Final = "unknown_shift"
+"""The one rule whose rows are kept."""
+
+BY_RULE: Final = pl.Schema({"table": pl.String, "rule": pl.String, "rows": pl.Int64})
+SHARES: Final = pl.Schema({"table": pl.String, "share": pl.Float64, "share_before": pl.Float64})
 
 _LEARNED_AT: Final = ("known_at", "published_at", "decided_at")
 
@@ -56,8 +63,11 @@ def clean(history: History, tenant: str, as_of: datetime) -> Cleaned:
     A table that lacks a column or has another type than its schema is the reader's error, not a bad
     row: polars or dataframely raises.
     """
-    zones = {"unknown_time_zone": _is_unknown_zone(history.site)}
-    site = _check("site", history.site, tenant, as_of, zones)
+    placed = {
+        "unknown_time_zone": _is_unknown_zone(history.site),
+        "position_is_not_null_island": (pl.col("latitude") == 0) & (pl.col("longitude") == 0),
+    }
+    site = _check("site", history.site, tenant, as_of, placed)
     guard = _check("guard", history.guard, tenant, as_of, {})
     posted = {
         "unknown_guard": _is_absent("guard_id", guard.kept),
@@ -98,6 +108,52 @@ def corrupt_guards(cleaned: Cleaned, settings: Settings) -> dict[str, str]:
     noun = pl.when(is_own_row).then(pl.lit("guard rows")).otherwise(pl.lit("events"))
     words = pl.format("{} of {} {} set aside: {}", "set_aside", "read", noun, "reasons")
     return dict(corrupt.select("guard_id", words.alias("words")).sort("guard_id").iter_rows())
+
+
+def in_words(cleaned: Cleaned, table: SourceTable) -> str | None:
+    """How many of the table's rows were set aside, and under which two rules most; None: none were."""
+    total = cleaned.totals.row(by_predicate=pl.col("table") == table, named=True)
+    known, set_aside = total["set_aside"] + total["kept"], total["set_aside"]
+    if not known:
+        return f"no {table} rows were read"
+    if not set_aside:
+        return None
+    amount = f"all {known}" if set_aside == known else f"{set_aside} of {known}"
+    rules = ", ".join(f"{rule} {rows}" for rule, rows in _most_frequent(cleaned.set_aside, table)[:2])
+    return f"{amount} {table} rows were set aside: {rules}"
+
+
+def shares(cleaned: Cleaned, before: pl.DataFrame) -> pl.DataFrame:
+    """table, share, share_before: of each table's known rows the share that is set aside, now and `before`.
+
+    `before` has the columns table, share_before. Null: no rows, or nothing to compare with.
+    """
+    known = pl.col("set_aside") + pl.col("kept")
+    share = pl.when(known > 0).then(pl.col("set_aside") / known)
+    return cleaned.totals.select("table", share=share).join(
+        before, on="table", how="left", maintain_order="left"
+    )
+
+
+def jumps(shares: pl.DataFrame, set_aside: pl.DataFrame, limit: float) -> list[str]:
+    """A sentence's part for each table whose share rose by more than `limit`; null before counts as 0.
+
+    `shares` has the schema SHARES, `set_aside` the schema BY_RULE.
+    """
+    # Rounded, because 0.55 - 0.50 is a little more than 0.05.
+    rise = (pl.col("share") - pl.col("share_before").fill_null(0)).round(9)
+    return [
+        f"{table}: {share:.1%} of the rows set aside, "
+        f"{'not known' if before is None else f'{before:.1%}'} in the cycle before, "
+        f"most often under {_most_frequent(set_aside, table)[0][0]}"
+        for table, share, before in shares.filter(rise > limit).iter_rows()
+    ]
+
+
+def _most_frequent(set_aside: pl.DataFrame, table: str) -> list[tuple[str, int]]:
+    """The rules under which the table's rows are set aside, with their rows, most frequent first."""
+    rules = set_aside.filter(pl.col("table") == table, pl.col("rule") != UNKNOWN_SHIFT)
+    return rules.sort("rows", "rule", descending=[True, False]).select("rule", "rows").rows()
 
 
 @dataclass(frozen=True)
@@ -190,15 +246,14 @@ def _without_unknown_shifts(events: pl.DataFrame, shifts: pl.DataFrame) -> tuple
 
 
 def _by_rule(checked: Sequence[_Checked], unknown_shifts: int) -> pl.DataFrame:
-    empty = {"table": pl.String, "rule": pl.String, "rows": pl.Int64}
-    lost = [("attendance_event", "unknown_shift", unknown_shifts)] if unknown_shifts else []
+    lost = [("attendance_event", UNKNOWN_SHIFT, unknown_shifts)] if unknown_shifts else []
     counts = [
         each.breaches.group_by("rule")
         .agg(rows=pl.len().cast(pl.Int64))
         .select(pl.lit(each.table).alias("table"), "rule", "rows")
         for each in checked
     ]
-    return pl.concat([pl.DataFrame(lost, schema=empty, orient="row"), *counts]).sort("table", "rule")
+    return pl.concat([pl.DataFrame(lost, schema=BY_RULE, orient="row"), *counts]).sort("table", "rule")
 
 
 def _totals(checked: Sequence[_Checked]) -> pl.DataFrame:

@@ -52,6 +52,11 @@ class Settings(BaseModel):
         default=0.5, description="Share of a guard's rows set aside from which the guard cannot be profiled."
     )
 
+    set_aside_jump: Share = Field(
+        default=0.05,
+        description="Rise of the share of a source table's rows set aside since the last cycle, at most.",
+    )
+
     dataset_days: Days = Field(default=180, description="Events in the training dataset, in days.")
     maturity_days: Days = Field(default=30, description="Days after which an event's outcome has arrived.")
     minimum_records: int = Field(default=100, ge=1, description="Fewer usable records: no training.")

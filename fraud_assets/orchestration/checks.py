@@ -1,4 +1,4 @@
-"""The asset checks of a tenant: enough records to train, and a champion that is fresh. Both warn."""
+"""The asset checks of a tenant: sound source rows, enough records, a fresh champion. All warn."""
 
 import warnings
 from datetime import timedelta
@@ -6,7 +6,9 @@ from datetime import timedelta
 import dagster as dg
 
 from fraud_assets import cycle
+from fraud_assets.compute import quality
 from fraud_assets.compute.activation import Champion
+from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.assets.decisions import ACTIVE_MODEL
 from fraud_assets.orchestration.assets.model import fail_window
 from fraud_assets.orchestration.partitions import tenants
@@ -21,6 +23,33 @@ warnings.filterwarnings(
 )
 
 
+@dg.asset_check(asset="behavioural_profiles", partitions_def=tenants)
+def source_rows_are_sound(
+    context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.AssetCheckResult:
+    """Of no source table a much larger share of rows was set aside than in the tenant's cycle before.
+
+    Much larger: by more than the setting `set_aside_jump`; the first cycle is compared with 0. A share that
+    stays high is reported once, in the cycle in which it rose.
+    """
+    tenant = context.partition_key
+    with tenant_stage(platform.retry_wait_seconds):
+        found, limit = cycle.rows_set_aside(platform, tenant), platform.settings(tenant).set_aside_jump
+    jumps = quality.jumps(found.shares, found.by_rule, limit)
+    none = f"no source table's share of rows set aside rose by more than {limit * 100:g} percentage points"
+    return dg.AssetCheckResult(
+        passed=not jumps,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(jumps) or none,
+        metadata={
+            "tenant": tenant,
+            "rows_set_aside_by_rule": decisions.table(found.by_rule),
+            "shares_set_aside": decisions.table(found.shares),
+            "set_aside_jump": limit,
+        },
+    )
+
+
 @dg.asset_check(asset="training_dataset", partitions_def=tenants)
 def enough_records(
     context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
@@ -32,9 +61,9 @@ def enough_records(
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
         stored, rules = cycle.read_dataset(platform, tenant), platform.settings(tenant)
-        shortage = cycle.shortage(stored, rules)
+        shortage = "; ".join(cycle.shortage(stored, rules))
     return dg.AssetCheckResult(
-        passed=shortage is None,
+        passed=not shortage,
         severity=dg.AssetCheckSeverity.WARN,
         description=shortage or f"{stored.frame.height} usable records, {rules.minimum_records} are needed",
         metadata={

@@ -304,7 +304,8 @@ def _tenant(drawn: list[Row]) -> History:
         if late is not None:
             start = at - timedelta(minutes=late)
             times: Row = {"scheduled_start": start, "scheduled_end": start + timedelta(hours=8)}
-            shifts.append({**times, "shift_id": shift, "published_at": at - published})
+            known: Row = {"guard_id": row["guard_id"], "published_at": at - published}
+            shifts.append({**times, **known, "shift_id": shift})
     return builders.history(
         site=SITES,
         guard=[{"guard_id": guard} for guard in ("g1", "g2", "g3")],

@@ -3,9 +3,10 @@
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import product
-from statistics import fmean, pstdev
+from statistics import fmean, median, pstdev
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -214,6 +215,50 @@ def test_what_is_known_later_changes_nothing() -> None:
 @hypothesis_settings(max_examples=15)
 def test_the_order_of_the_rows_changes_nothing(events: Rows, outcomes: Rows) -> None:
     assert assemble(events, outcomes).digest == assemble(_SOME_EVENTS, _SOME_OUTCOMES).digest
+
+
+# The maturity of the labels
+
+
+def maturity(events: Rows, outcomes: Rows) -> dataset.Maturity:
+    clean = history(attendance_event=events, outcome=numbered(outcomes))
+    return dataset.maturity(dataset.assemble(clean, NO_PROFILES, AS_OF, DEFAULTS), clean, DEFAULTS)
+
+
+@given(_EVENTS, _OUTCOMES)
+@hypothesis_settings(max_examples=25)
+def test_maturity_counts_the_mature_events_and_the_days_of_their_outcomes(
+    events: Rows, outcomes: Rows
+) -> None:
+    found = maturity(events, outcomes)
+    punched = {e["event_id"]: e["punch_in_at"] for e in events}
+    mature = {name for name, at in punched.items() if days_before(180) <= at <= days_before(30)}
+    known = [o for o in outcomes if o["event_id"] in mature and o["known_at"] <= AS_OF]
+    days = sorted((o["known_at"] - punched[o["event_id"]]) / timedelta(days=1) for o in known)
+    assert (found.mature, found.reviewed) == (len(mature), len({o["event_id"] for o in known}))
+    assert found.median_days == (pytest.approx(median(days)) if days else None)
+    expected = np.percentile(days, 90) if days else None
+    assert found.percentile_90_days == (pytest.approx(expected) if days else None)
+
+
+@given(_EVENTS, _OUTCOMES)
+@hypothesis_settings(max_examples=25)
+def test_maturity_agrees_with_the_counts_of_the_dataset(events: Rows, outcomes: Rows) -> None:
+    found, counts = maturity(events, outcomes), assemble(events, outcomes).counts
+    assert found.mature == counts["events"] - counts["immature"]
+    assert found.reviewed == found.mature - counts["unreviewed"]
+
+
+@pytest.mark.parametrize(("age", "mature"), [(30, 1), (30 - 1e-6, 0)])
+def test_an_event_is_mature_if_it_was_punched_in_by_the_instant_that_is_told(age: float, mature: int) -> None:
+    found = maturity([{"punch_in_at": days_before(age)}], [])
+    assert (found.mature_until, found.mature) == (days_before(30), mature)
+
+
+def test_the_quick_outcomes_of_immature_events_do_not_count() -> None:
+    events = [{"punch_in_at": days_before(60)}, {"event_id": "e2", "punch_in_at": days_before(20)}]
+    found = maturity(events, [outcome("fraud", 36), outcome("fraud", 19, event="e2")])
+    assert (found.reviewed, found.median_days, found.percentile_90_days) == (1, 24, 24)
 
 
 # The digest

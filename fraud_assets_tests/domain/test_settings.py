@@ -21,6 +21,7 @@ def test_the_defaults_are_the_rules() -> None:
     assert (rules.profile_minimum_observations, rules.profile_sufficient_observations) == (10, 30)
     assert (rules.minimum_pr_auc, rules.minimum_precision_at_target_recall) == (0.70, 0.50)
     assert (rules.target_recall, rules.maximum_false_positive_rate) == (0.80, 0.10)
+    assert rules.set_aside_jump == 0.05
     assert rules.retrain_after is None
 
 

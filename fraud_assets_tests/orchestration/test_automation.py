@@ -49,21 +49,26 @@ def world(tmp_path: Path, instance: dg.DagsterInstance, registry: Sound) -> Worl
     return made
 
 
-def tick(world: World, at: datetime, cursor: str | None) -> tuple[dict[str, set[str]], str | None]:
-    """The nightly sensor as the code server evaluates it: assets by tenant, one run each; its cursor."""
+def requests(world: World, at: datetime, cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:
+    """The nightly sensor as the code server evaluates it: the runs that it asks for; its cursor."""
     world.now = at
     repository = world.definitions.get_repository_def()
     sensor = repository.get_sensor_def("nightly_cycle")
     ticked = dg.build_sensor_context(world.instance, cursor=cursor, repository_def=repository)
     with freeze_time(at), ticked as context:
         result = sensor.evaluate_tick(context)
-    requests = result.run_requests or []
+    return list(result.run_requests or []), result.cursor
+
+
+def tick(world: World, at: datetime, cursor: str | None) -> tuple[dict[str, set[str]], str | None]:
+    """Assets by tenant, one run each; the sensor's cursor."""
+    wanted, cursor = requests(world, at, cursor)
     asked = {
         str(each.partition_key): {key.to_user_string() for key in each.asset_selection or []}
-        for each in requests
+        for each in wanted
     }
-    assert len(asked) == len(requests)
-    return asked, result.cursor
+    assert len(asked) == len(wanted)
+    return asked, cursor
 
 
 def due(world: World, at: datetime = TONIGHT) -> set[str]:
@@ -98,6 +103,20 @@ def test_the_sensor_asks_for_one_run_a_tenant_with_all_that_is_due(world: World)
     profiles = {"behavioural_profiles"}
     assert asked == {"acme": profiles, "beta": profiles, "gamma": set(CYCLE_STAGES)}
     assert tick(world, TONIGHT + MINUTE, cursor)[0] == {}
+
+
+def test_each_asset_that_the_sensor_asks_for_comes_with_its_checks(world: World) -> None:
+    world.source.histories["gamma"] = NOBODY
+    _, cursor = tick(world, TONIGHT - MINUTE, None)
+    world.instance.add_dynamic_partitions("fraud_assets_tenants", ["gamma"])
+    wanted, _ = requests(world, TONIGHT, cursor)
+    checks = {str(each.partition_key): {key.name for key in each.asset_check_keys or []} for each in wanted}
+    nightly = {"source_rows_are_sound"}
+    assert checks == {
+        "acme": nightly,
+        "beta": nightly,
+        "gamma": nightly | {"enough_records", "champion_is_fresh"},
+    }
 
 
 @pytest.mark.parametrize(

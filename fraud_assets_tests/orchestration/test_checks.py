@@ -1,4 +1,4 @@
-"""The two checks of a tenant, on the very borders of what they allow."""
+"""The checks of a tenant, on the very borders of what they allow."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from fraud_assets_tests.world import TONIGHT, World
 
 NOBODY = history(as_read=True)
 WEEK, MINUTE = timedelta(days=7), timedelta(minutes=1)
+SOUND = dg.AssetCheckKey(dg.AssetKey("behavioural_profiles"), "source_rows_are_sound")
 ENOUGH, FRESH = dg.AssetCheckKey(dg.AssetKey("training_dataset"), "enough_records"), checks.CHAMPION_IS_FRESH
 
 
@@ -84,6 +85,14 @@ def test_a_tenants_own_minimum_counts(world: World) -> None:
     store(world, 100)
     world.with_platform(overrides={"tenants": {"acme": {"minimum_records": 101}}})
     assert evaluated(world, ENOUGH).description == "100 usable records, 101 are needed"
+
+
+def test_a_check_without_profiles_is_an_error_and_never_an_answer(world: World) -> None:
+    result = run(world, SOUND)
+    assert not result.success
+    assert not result.get_asset_check_evaluations()
+    [event] = result.filter_events(lambda event: event.is_step_failure)
+    assert "expected profiles of tenant acme, found none" in str(event.step_failure_data.error)
 
 
 def test_a_check_without_a_dataset_is_an_error_and_never_an_answer(world: World) -> None:

@@ -1,6 +1,7 @@
 """What a night must show, row by row, through Dagster and with the clock set by hand."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,11 +12,22 @@ import pytest
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.domain.errors import RegistryError, SourceUnreachable
+from fraud_assets.domain.schemas import FEATURES, History
+from fraud_assets_tests.builders import history
 from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import TONIGHT, World, company, with_events, with_verdicts
 
 WEEK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+BAD_EVENTS = "attendance_event rows were set aside"
+NO_JUMP = "no source table's share of rows set aside rose by more than 5 percentage points"
+DATASET_KEYS = {
+    *("tenant", "digest", "table_version", "window_start", "as_of", "newest_punch_in"),
+    *("events", "records", "fraud", "legitimate", "unreviewed", "immature", "inconclusive", "conflicting"),
+    *("mature", "reviewed", "mature_until", "outcome_days_median", "outcome_days_90th_percentile"),
+    *("base_rate", "features", "rows_read", "rows_set_aside_by_rule"),
+}
 
 
 @pytest.fixture
@@ -200,6 +212,144 @@ def test_a_holdout_without_fraud_is_skipped_with_a_warning(world: World) -> None
     assert result.success
     assert not checks(result)["enough_records"].passed
     assert world.materialized("trained_model") == set()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_tenant_without_a_good_event_gets_a_decision_and_a_green_run(world: World, empty: bool) -> None:
+    bad = with_events(company("acme"), pl.lit(91.0).alias("latitude"))
+    known = history(as_read=True, site=[], guard=[]) if empty else bad
+    world.source.histories |= {"acme": known, "beta": company("beta")}
+    results = world.night()
+    assert results["acme"].success
+    [made] = results["acme"].asset_materializations_for_node("behavioural_profiles")
+    assert made.metadata["guards_profiled"].value == 0
+    told = "no attendance_event rows were read" if empty else f"all 400 {BAD_EVENTS}: latitude|max 400"
+    reason = f"0 usable records, 100 are needed; {told}"
+    assert world.decision("acme") == f"Not trained: {reason}."
+    assert checks(results["acme"])["enough_records"].description == reason
+    assert world.materialized("trained_model") == world.materialized("active_model") == {"beta"}
+
+
+def poisoned(known: History, guards: int) -> History:
+    """The events of that many of the eight guards are at latitude 91."""
+    is_bad = pl.col("guard_id").is_in([f"g{number}" for number in range(guards)])
+    return with_events(known, pl.when(is_bad).then(91.0).otherwise("latitude").alias("latitude"))
+
+
+def soundness(result: dg.ExecuteInProcessResult) -> tuple[bool, str | None, dict[str, object]]:
+    """Whether the source's rows were sound, the words, and the metadata."""
+    found = checks(result)["source_rows_are_sound"]
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    return found.passed, found.description, {name: value.value for name, value in found.metadata.items()}
+
+
+def rows(table: object) -> list[dict[str, object]]:
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def test_a_poisoned_night_is_noticed_once_and_for_its_tenant_alone(world: World) -> None:
+    world.source.histories["beta"] = company("beta")
+    for result in world.night().values():
+        passed, said, _ = soundness(result)
+        assert (passed, said) == (True, NO_JUMP)
+    world.source.histories["acme"] = poisoned(company("acme"), guards=2)
+    second = world.night(TONIGHT + DAY)
+    passed, said, shown = soundness(second["acme"])
+    assert second["acme"].success
+    assert not passed
+    risen = "25.0% of the rows set aside, 0.0% in the cycle before, most often under"
+    assert said == f"attendance_event: {risen} latitude|max; outcome: {risen} event_set_aside"
+    assert list(shown) == ["tenant", "rows_set_aside_by_rule", "shares_set_aside", "set_aside_jump"]
+    assert (shown["tenant"], shown["set_aside_jump"]) == ("acme", 0.05)
+    assert rows(shown["rows_set_aside_by_rule"]) == [
+        {"table": "attendance_event", "rule": "latitude|max", "rows": 100},
+        {"table": "outcome", "rule": "event_set_aside", "rows": 100},
+    ]
+    assert {"table": "attendance_event", "share": 0.25, "share_before": 0.0} in rows(
+        shown["shares_set_aside"]
+    )
+    assert soundness(second["beta"])[0]
+    assert soundness(world.night(TONIGHT + 2 * DAY)["acme"])[:2] == (True, NO_JUMP)
+
+
+def test_a_poisoned_night_that_is_run_again_gives_the_same_answer(world: World) -> None:
+    world.night()
+    world.source.histories["acme"] = poisoned(company("acme"), guards=1)
+    first = soundness(world.night(TONIGHT + DAY)["acme"])
+    world.now += timedelta(hours=5)
+    assert not first[0]
+    assert soundness(world.run("acme", ["behavioural_profiles"])) == first
+    assert soundness(world.run("acme")) == first
+
+
+def test_the_first_night_is_compared_with_nothing_set_aside(world: World) -> None:
+    world.source.histories["acme"] = poisoned(company("acme"), guards=1)
+    passed, said, _ = soundness(world.night()["acme"])
+    assert not passed
+    assert (said or "").startswith(
+        "attendance_event: 12.5% of the rows set aside, not known in the cycle before"
+    )
+
+
+def test_a_tenants_own_jump_counts(world: World) -> None:
+    world.source.histories["acme"] = poisoned(company("acme"), guards=1)
+    world.with_platform(overrides={"tenants": {"acme": {"set_aside_jump": 0.125}}})
+    assert soundness(world.night()["acme"])[:2] == (True, NO_JUMP.replace("5 per", "12.5 per"))
+
+
+def test_the_answer_to_soundness_is_stored_for_the_tenant_alone(world: World) -> None:
+    world.night()
+    key = dg.AssetCheckKey(dg.AssetKey("behavioural_profiles"), "source_rows_are_sound")
+    stored = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    assert [(record.partition, record.status.value) for record in stored] == [("acme", "SUCCEEDED")]
+
+
+def dataset_metadata(world: World, known: History) -> dict[str, object]:
+    """As the night after `known` was the source shows it."""
+    world.source.histories["acme"] = known
+    [made] = world.night()["acme"].asset_materializations_for_node("training_dataset")
+    return {name: value.value for name, value in made.metadata.items()}
+
+
+def test_the_dataset_shows_how_mature_its_labels_are(world: World) -> None:
+    known = company("acme")
+    # Events come 0.3 days apart, the newest 31.3 days ago: two days later three of them are immature.
+    shifted = pl.when(pl.col("event_id") >= "e00390").then(pl.col("punch_in_at") + 2 * DAY)
+    late = with_events(
+        known,
+        shifted.otherwise("punch_in_at").alias("punch_in_at"),
+        pl.col("known_at") + 2 * DAY,
+    )
+    unreviewed = replace(late, outcome=late.outcome.filter(pl.col("outcome_id") >= "o00040"))
+    shown = dataset_metadata(world, unreviewed)
+    assert {name: shown[name] for name in ("events", "mature", "immature", "reviewed", "unreviewed")} == {
+        "events": 400, "mature": 397, "immature": 3, "reviewed": 357, "unreviewed": 40,
+    }  # fmt: skip
+    assert shown["outcome_days_median"] == shown["outcome_days_90th_percentile"] == pytest.approx(10)
+    assert shown["mature_until"] == (TONIGHT - 30 * DAY).timestamp()
+
+
+@pytest.mark.parametrize("records", [0, 400])
+def test_the_dataset_shows_the_same_keys_and_null_for_what_is_not_known(world: World, records: int) -> None:
+    known = company("acme", records=records, fraud=min(records, 60))
+    shown = dataset_metadata(world, replace(known, outcome=known.outcome.clear()))
+    assert set(shown) == DATASET_KEYS
+    assert (shown["outcome_days_median"], shown["outcome_days_90th_percentile"]) == (None, None)
+    assert (shown["mature"], shown["reviewed"], shown["unreviewed"]) == (records, 0, records)
+    assert shown["base_rate"] == (0 if records else None)
+    features = rows(shown["features"])
+    assert [list(row) for row in features] == [["feature", "null_share", "mean", "spread", "change"]] * len(
+        FEATURES
+    )
+
+
+def test_the_dataset_shows_its_base_rate_and_its_rows_by_rule(world: World) -> None:
+    shown = dataset_metadata(world, poisoned(company("acme"), guards=1))
+    assert shown["base_rate"] == pytest.approx(int(str(shown["fraud"])) / 350)
+    assert rows(shown["rows_set_aside_by_rule"])[0] == {
+        "table": "attendance_event", "rule": "latitude|max", "rows": 50,
+    }  # fmt: skip
 
 
 def test_a_source_that_does_not_answer_writes_nothing_and_is_retried(world: World) -> None:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from fraud_assets import cycle
+from fraud_assets.compute.dataset import Maturity
 from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.orchestration.resources import tenant_stage
@@ -36,6 +37,7 @@ def training_dataset(
         metadata={
             "tenant": tenant,
             **counts,
+            **_matured(result.maturity),
             "base_rate": counts["fraud"] / counts["records"] if counts["records"] else None,
             "window_start": dg.MetadataValue.timestamp(made.window_start),
             "as_of": dg.MetadataValue.timestamp(made.as_of),
@@ -47,6 +49,17 @@ def training_dataset(
             "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
         }
     )
+
+
+def _matured(found: Maturity) -> dict[str, dg.MetadataValue | float | None]:
+    """Events and days as numbers, always under the same keys; days are null without outcomes."""
+    return {
+        "mature": found.mature,
+        "reviewed": found.reviewed,
+        "outcome_days_median": found.median_days,
+        "outcome_days_90th_percentile": found.percentile_90_days,
+        "mature_until": dg.MetadataValue.timestamp(found.mature_until),
+    }
 
 
 def _instant(value: object) -> dg.MetadataValue:

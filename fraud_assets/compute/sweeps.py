@@ -1,0 +1,374 @@
+"""The passes over events in time that the features and profiles are counted in. Arrays in, arrays out.
+
+Plain Python over NumPy arrays, in the subset that Numba compiles: `call` compiles a pass where the rows
+are many and runs it as it stands where they are few, with the same bits. No frames, no units: instants
+are integers (microseconds) and ids are codes from 0 on, -1 where there is none.
+
+What a query at the instant `at` may see stands here once: events with at - window <= happened < at that
+were known before `at`. An event arrives when it is both past and known, at its `visible` instant, and leaves
+`window` after it happened. Numbers are counted on arrival and departure, in integers, which are exact. Means
+and spreads are not: they are taken anew over the rows of the window, in two passes, in the order of time, so
+nothing cancels out and the same window gives the same bits.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from math import isnan, nan, sqrt
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fraud_assets.domain.schemas import LATEST
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+COMPILE_FROM: Final = 30_000
+"""Rows from which compiling pays: it takes some seconds, once on a machine."""
+
+_rows: Final[Counter[Callable[..., Any]]] = Counter()
+
+NEVER: Final = np.iinfo(np.int64).min
+"""The instant of what did not happen."""
+
+
+def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | timedelta | int) -> Any:
+    """`kernel` over columns and arrays, compiled once it has met many rows in this process.
+
+    A null is False, NaN, -1, or for an instant LATEST: what is not published is not seen.
+    """
+    arrays = [_array(argument) for argument in arguments]
+    _rows[kernel] += max(len(each) for each in arrays if isinstance(each, np.ndarray))
+    if _rows[kernel] >= COMPILE_FROM:
+        return _compiled(kernel)(*arrays)
+    return kernel(*(each.tolist() if isinstance(each, np.ndarray) else each for each in arrays))
+
+
+def _array(value: pl.Series | NDArray[Any] | timedelta | int) -> NDArray[Any] | int:
+    """Read-only, as Numba compiles anew for what may be written to."""
+    if isinstance(value, timedelta):
+        return value // timedelta(microseconds=1)
+    if isinstance(value, int):
+        return value
+    array = _of_column(value) if isinstance(value, pl.Series) else value.view()
+    array.flags.writeable = False
+    return array
+
+
+def _of_column(column: pl.Series) -> NDArray[Any]:
+    if column.dtype == pl.Boolean:
+        return (column.fill_null(False) if column.null_count() else column).to_numpy()
+    if column.dtype == pl.Float64:
+        return (column.fill_null(nan) if column.null_count() else column).to_numpy()
+    if column.null_count():
+        column = column.fill_null(LATEST if column.dtype == pl.Datetime else -1)
+    array = column.to_numpy()
+    return array.view(np.int64) if column.dtype == pl.Datetime else array.astype(np.int64, copy=False)
+
+
+@cache
+def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    import numba
+
+    try:
+        return numba.njit(kernel, cache=True, nogil=True)
+    except RuntimeError:  # no folder to keep the compiled code in
+        return numba.njit(kernel, nogil=True)
+
+
+def grouped(codes: Integers, order: Integers, groups: int) -> tuple[Integers, Integers]:
+    """`order` (positions in `codes`) parted by code, each part in the given order.
+
+    Returns the positions and, of each code, where its part starts, with the end at last. Positions
+    with a code below 0 are left out.
+    """
+    starts = np.zeros(groups + 1, np.int64)
+    for code in codes:
+        if code >= 0:
+            starts[code + 1] += 1
+    starts = np.cumsum(starts)
+    free = starts[:-1].copy()
+    parted = np.empty(starts[-1], np.int64)
+    for position in order:
+        code = codes[position]
+        if code >= 0:
+            parted[free[code]] = position
+            free[code] += 1
+    return parted, starts
+
+
+def at_places(
+    happened: Integers,
+    visible: Integers,
+    guard: Integers,
+    past: Integers,
+    past_starts: Integers,
+    arriving: Integers,
+    at: Integers,
+    own_guard: Integers,
+    asking: Integers,
+    asking_starts: Integers,
+    guards: int,
+    window: int,
+) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+    """What each query sees of the guards at its place (a site or a device).
+
+    happened, visible, guard        by event
+    past, arriving, past_starts     events parted by place, in the order of happened and of visible
+    at, own_guard                   by query
+    asking, asking_starts           queries parted by place, in the order of at
+
+    Returns by query: events of the own guard, guards seen, their events, the sum over guards of the square
+    of their events, and the newest instant of another guard (NEVER without one).
+    """
+    own, seen = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    events, squares = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    other_at = np.full(len(at), NEVER, np.int64)
+    count = np.zeros(guards, np.int64)
+    for place in range(len(past_starts) - 1):
+        first, end = past_starts[place], past_starts[place + 1]
+        arrival = departure = first
+        number = total = square = 0
+        newest_guard, newest, newest_of_others = -1, NEVER, NEVER
+        for query in asking[asking_starts[place] : asking_starts[place + 1]]:
+            now = at[query]
+            while arrival < end and visible[arriving[arrival]] < now:
+                event = arriving[arrival]
+                arrival += 1
+                instant, who = happened[event], guard[event]
+                if visible[event] >= instant + window:
+                    continue
+                square += 2 * count[who] + 1
+                number += count[who] == 0
+                total += 1
+                count[who] += 1
+                if who == newest_guard:
+                    newest = max(newest, instant)
+                elif instant > newest:
+                    newest_of_others = newest
+                    newest_guard, newest = who, instant
+                else:
+                    newest_of_others = max(newest_of_others, instant)
+            while departure < end and happened[past[departure]] < now - window:
+                event = past[departure]
+                departure += 1
+                if visible[event] >= happened[event] + window:
+                    continue
+                who = guard[event]
+                count[who] -= 1
+                square -= 2 * count[who] + 1
+                number -= count[who] == 0
+                total -= 1
+            who = own_guard[query]
+            own[query] = count[who] if who >= 0 else 0
+            seen[query], events[query], squares[query] = number, total, square
+            other = newest if who != newest_guard else newest_of_others
+            if other >= now - window:
+                other_at[query] = other
+        for event in arriving[first:arrival]:
+            count[guard[event]] = 0
+    return own, seen, events, squares, other_at
+
+
+def of_guards(
+    happened: Integers,
+    visible: Integers,
+    arriving: Integers,
+    starts: Integers,
+    has_position: Flags,
+    is_weekend: Flags,
+    is_mismatch: Flags,
+    at: Integers,
+    asking_starts: Integers,
+    short: int,
+    long: int,
+) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+    """What each query sees of its own guard in the windows `short` and `long`.
+
+    Events and queries are parted by guard and in the order of time; `arriving` holds each guard's events in
+    the order of visible.
+
+    Returns by query: the events of the long window, those at weekends, the mismatches of the short one, the
+    newest instant (NEVER without one), and the newest event with a position (-1 without one).
+    """
+    events, weekends = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    mismatches = np.zeros(len(at), np.int64)
+    newest, fix = np.full(len(at), NEVER, np.int64), np.full(len(at), -1, np.int64)
+    for one in range(len(starts) - 1):
+        end = starts[one + 1]
+        arrival = left_short = left_long = starts[one]
+        number = at_weekend = mismatch = 0
+        latest, latest_fix = NEVER, -1
+        for query in range(asking_starts[one], asking_starts[one + 1]):
+            now = at[query]
+            while arrival < end and visible[arriving[arrival]] < now:
+                event = arriving[arrival]
+                arrival += 1
+                if visible[event] < happened[event] + long:
+                    number += 1
+                    at_weekend += is_weekend[event]
+                if visible[event] < happened[event] + short:
+                    mismatch += is_mismatch[event]
+                latest = max(latest, happened[event])
+                if has_position[event]:
+                    latest_fix = max(latest_fix, event)
+            while left_long < end and happened[left_long] < now - long:
+                if visible[left_long] < happened[left_long] + long:
+                    number -= 1
+                    at_weekend -= is_weekend[left_long]
+                left_long += 1
+            while left_short < end and happened[left_short] < now - short:
+                if visible[left_short] < happened[left_short] + short:
+                    mismatch -= is_mismatch[left_short]
+                left_short += 1
+            events[query], weekends[query], mismatches[query] = number, at_weekend, mismatch
+            if latest >= now - long:
+                newest[query] = latest
+            if latest_fix >= 0 and happened[latest_fix] >= now - long:
+                fix[query] = latest_fix
+    return events, weekends, mismatches, newest, fix
+
+
+def at_own_site(
+    happened: Integers,
+    visible: Integers,
+    starts: Integers,
+    site: Integers,
+    latitude: Floats,
+    longitude: Floats,
+    published: Integers,
+    is_late: Flags,
+    at: Integers,
+    own_site: Integers,
+    asking_starts: Integers,
+    sites: int,
+    window: int,
+) -> tuple[Integers, Integers, Integers, Floats]:
+    """What each query sees of its own guard at its own site.
+
+    Events and queries are parted by guard and in the order of time. A position that is not known is NaN; a
+    shift counts for who asks after it was `published`, and without one that is never.
+
+    Returns by query: the events with a shift, the late ones, the positions, and the mean of the population
+    spreads of latitude and longitude, two passes each (NaN without a position).
+    """
+    rostered, late = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    positions, spread = np.zeros(len(at), np.int64), np.full(len(at), np.nan)
+    before, newest = np.full(len(happened), -1, np.int64), np.full(sites, -1, np.int64)
+    for one in range(len(starts) - 1):
+        past = starts[one]
+        for query in range(asking_starts[one], asking_starts[one + 1]):
+            now, here = at[query], own_site[query]
+            while past < starts[one + 1] and happened[past] < now:
+                before[past], newest[site[past]] = newest[site[past]], past
+                past += 1
+            event, known, north, east = newest[here], 0, 0.0, 0.0
+            while event >= starts[one] and happened[event] >= now - window:
+                if visible[event] < now and published[event] < now:
+                    rostered[query] += 1
+                    late[query] += is_late[event]
+                if visible[event] < now and not isnan(latitude[event]):
+                    known += 1
+                    north += latitude[event]
+                    east += longitude[event]
+                event = before[event]
+            if known == 0:
+                continue
+            north, east = north / known, east / known
+            event, rest_north, rest_east, square_north, square_east = newest[here], 0.0, 0.0, 0.0, 0.0
+            while event >= starts[one] and happened[event] >= now - window:
+                if visible[event] < now and not isnan(latitude[event]):
+                    off_north, off_east = latitude[event] - north, longitude[event] - east
+                    rest_north += off_north
+                    rest_east += off_east
+                    square_north += off_north * off_north
+                    square_east += off_east * off_east
+                event = before[event]
+            positions[query] = known
+            square_north -= rest_north * rest_north / known
+            square_east -= rest_east * rest_east / known
+            spread[query] = (sqrt(max(square_north, 0.0) / known) + sqrt(max(square_east, 0.0) / known)) / 2
+    return rostered, late, positions, spread
+
+
+def windows(
+    happened: Integers, starts: Integers, at: Integers, asking_starts: Integers, window: int
+) -> tuple[Integers, Integers]:
+    """By query the first event with at - window <= happened, and the first with at <= happened.
+
+    Events and queries are parted alike (by guard, by guard and site) and in the order of time.
+    """
+    first, end = np.empty(len(at), np.int64), np.empty(len(at), np.int64)
+    for part in range(len(starts) - 1):
+        left = right = starts[part]
+        for query in range(asking_starts[part], asking_starts[part + 1]):
+            while left < starts[part + 1] and happened[left] < at[query] - window:
+                left += 1
+            while right < starts[part + 1] and happened[right] < at[query]:
+                right += 1
+            first[query], end[query] = left, right
+    return first, end
+
+
+def moments(
+    value: Floats, visible: Integers, at: Integers, first: Integers, end: Integers
+) -> tuple[Integers, Floats, Floats]:
+    """By query the number, mean and population spread of the visible values (NaN: not known) in first..end.
+
+    The spread is that of Chan, Golub and LeVeque (1983), eq. 1.7: two passes, and what rounding left in the
+    mean is taken off again. Without a value both are NaN.
+    """
+    number = np.zeros(len(at), np.int64)
+    mean, spread = np.full(len(at), np.nan), np.full(len(at), np.nan)
+    for query in range(len(at)):
+        now, known, total = at[query], 0, 0.0
+        for event in range(first[query], end[query]):
+            if visible[event] < now and not isnan(value[event]):
+                known += 1
+                total += value[event]
+        if known == 0:
+            continue
+        centre, rest, square = total / known, 0.0, 0.0
+        for event in range(first[query], end[query]):
+            if visible[event] < now and not isnan(value[event]):
+                off = value[event] - centre
+                rest += off
+                square += off * off
+        number[query], mean[query] = known, centre
+        spread[query] = sqrt(max(square - rest * rest / known, 0.0) / known)
+    return number, mean, spread
+
+
+def most_frequent(
+    code: Integers, visible: Integers, at: Integers, first: Integers, end: Integers, codes: int
+) -> tuple[Integers, Integers, Integers, Integers]:
+    """By query the three visible codes most frequent in first..end, most frequent first, ties smallest first.
+
+    Returns (queries, 3) codes (-1 where there are fewer) and their numbers, and by query the number of
+    visible events and of different codes.
+    """
+    top, times = np.full((len(at), 3), -1, np.int64), np.zeros((len(at), 3), np.int64)
+    visible_events, different = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    count = np.zeros(codes, np.int64)
+    for query in range(len(at)):
+        for event in range(first[query], end[query]):
+            if visible[event] < at[query]:
+                visible_events[query] += 1
+                count[code[event]] += 1
+        for event in range(first[query], end[query]):
+            one, number = code[event], count[code[event]]
+            if number == 0:
+                continue
+            count[one] = 0
+            different[query] += 1
+            for rank in range(3):
+                held = times[query, rank]
+                if number > held or (number == held and one < top[query, rank]):
+                    top[query, rank], one = one, top[query, rank]
+                    times[query, rank], number = number, held
+    return top, times, visible_events, different
