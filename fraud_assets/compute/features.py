@@ -32,18 +32,9 @@ FACE_DISTANCE_LIMIT: Final = 0.4
 SPREAD_LIMIT_DEGREES: Final = 0.01
 POSITIONS_NEEDED: Final = 5
 BATCH_EVENTS: Final = 500_000
+_EVERY_EVENT: Final = pl.lit(True)
 IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
 """The order of rows in every pass over a guard's events."""
-_OF_PAST: Final = (
-    *IN_TIME,
-    "visible",
-    "site_id",
-    "latitude",
-    "longitude",
-    "is_weekend",
-    "face_verified",
-    "published_at",
-)
 _OF_PROFILE: Final = (
     "is_sufficient",
     "usual_hours",
@@ -61,43 +52,39 @@ _OF_PROFILE: Final = (
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
     """One EventFeatures row for each of `events`, sorted by (punch_in_at, event_id).
 
-    `events`: AttendanceEvent rows of the tenant, any number; they need not stand in `history`, which
-    is clean. `profiles`: Profile rows, of which each event uses its guard's latest snapshot at or before
-    its punch-in, however old. A row depends on nothing but its event and what that may see: one
-    event alone gives the same bits as a thousand.
+    `events`: AttendanceEvent rows of the tenant, any number; those that do not stand in `history`, which is
+    clean, are taken as if they did. `profiles`: Profile rows, of which each event uses its guard's latest
+    snapshot at or before its punch-in, however old. A row depends on nothing but its event and what
+    that may see: one event alone gives the same bits as a thousand.
     """
-    past, shifts = history.attendance_event.lazy(), history.shift.lazy()
-    described = batches(events.lazy(), past, shifts, history.site, profiles.lazy())
+    is_asked = pl.col("event_id").is_in(events["event_id"].implode())
+    past = pl.concat(
+        [history.attendance_event.filter(~is_asked), events.select(history.attendance_event.columns)]
+    )
+    described = batches(past.lazy(), history.shift.lazy(), history.site, profiles.lazy(), is_asked)
     return pl.concat([EventFeatures.create_empty(), *described]).sort("punch_in_at", "event_id")
 
 
 def batches(
-    events: pl.LazyFrame,
     past: pl.LazyFrame,
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
     profiles: pl.LazyFrame,
+    is_asked: pl.Expr = _EVERY_EVENT,
     size: int = BATCH_EVENTS,
 ) -> Iterator[pl.DataFrame]:
-    """The rows of `compute` in batches of guards with together about `size` events of the past.
+    """The rows of `compute` for the events of `past` that are asked for, in batches of guards.
 
-    Sorted by IN_TIME, if `past` is. In memory stay some 50 bytes an event and one batch.
+    A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory stay some 50 bytes
+    an event, and one batch.
     """
-    places = _at_places(events, past)
-    numbered = events.with_row_index("query")
-    for guards in _batches_of_guards(events, past, size):
-        own = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
-        own &= pl.col("guard_id").is_in(guards.implode())
-        asked, seen = pl.collect_all(
-            [
-                observe(numbered.filter(own), sites, shifts.filter(own)),
-                observe(past.filter(own), sites, shifts.filter(own)).select(
-                    *_OF_PAST, late().alias("is_late")
-                ),
-            ]
-        )
-        asked, seen = in_time(asked).with_columns(at="punch_in_at"), in_time(seen)
-        found = (places[asked["query"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
+    places = _at_places(past, is_asked)
+    numbered = past.with_row_index("row")
+    for guards in guard_batches(past, size):
+        own = of_guards(guards)
+        seen = in_time(observe(numbered.filter(own), sites, shifts.filter(own)).collect())
+        asked = seen.filter(is_asked)
+        found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
         described = (
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
@@ -107,13 +94,26 @@ def batches(
         yield EventFeatures.cast(described)
 
 
+def guard_batches(past: pl.LazyFrame, size: int = BATCH_EVENTS) -> list[pl.Series]:
+    """The sorted ids of the guards of `past`, parted so that each part has about `size` events."""
+    guards = past.group_by("guard_id").len().sort("guard_id").collect()
+    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size)
+    return [some["guard_id"] for some in parted.partition_by("batch", maintain_order=True)]
+
+
+def of_guards(guards: pl.Series) -> pl.Expr:
+    """Whether a row is one of `guards`, which are sorted; the range lets Parquet skip what is not read."""
+    within = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
+    return within & pl.col("guard_id").is_in(guards.implode())
+
+
 def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> pl.LazyFrame:
     """`events` with what each shows by itself, at its site and against its shift, in the same order.
 
     Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
-    gps_drift_meters, face_recognition_confidence, of its shift scheduled_start and published_at (whether
-    that shift was known in time is for the caller to ask), and visible: the instant after which the event
-    was past and known.
+    gps_drift_meters, face_recognition_confidence, visible (the instant after which the event was past and
+    known), and of its shift scheduled_start, published_at and is_late: whether that shift was known in time
+    is for the caller to ask.
     """
     at_site = sites.lazy().select(
         "site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude"
@@ -129,6 +129,7 @@ def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> 
             local_at=_local(pl.col("punch_in_at"), sites["tz"].unique()),
             gps_drift_meters=drift.clip(upper_bound=10_000),
             face_recognition_confidence=face.clip(lower_bound=0),
+            is_late=pl.col("punch_in_at") > pl.col("scheduled_start") + LATE_AFTER,
             visible=pl.max_horizontal("punch_in_at", "known_at"),
         )
         .with_columns(
@@ -136,11 +137,6 @@ def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> 
             is_weekend=pl.col("local_at").dt.weekday() > 5,
         )
     )
-
-
-def late() -> pl.Expr:
-    """Whether an observed event came more than 15 minutes after its scheduled start; null without one."""
-    return pl.col("punch_in_at") > pl.col("scheduled_start") + LATE_AFTER
 
 
 def in_time(rows: pl.DataFrame) -> pl.DataFrame:
@@ -165,20 +161,8 @@ def code_count(*codes: pl.Series) -> int:
     return 1 + max(map(int, largest), default=-1)
 
 
-def _batches_of_guards(events: pl.LazyFrame, past: pl.LazyFrame, size: int) -> list[pl.Series]:
-    """The sorted ids of the guards of `events`, parted where their events of the past fill a batch."""
-    guards = (
-        events.select(pl.col("guard_id").unique())
-        .join(past.group_by("guard_id").len(), on="guard_id", how="left")
-        .sort("guard_id")
-        .with_columns(batch=pl.col("len").fill_null(0).cum_sum() // size)
-        .collect()
-    )
-    return [some["guard_id"] for some in guards.partition_by("batch", maintain_order=True)]
-
-
-def _at_places(events: pl.LazyFrame, past: pl.LazyFrame) -> pl.DataFrame:
-    """By row of `events` what other guards did at its site and on its device in 30 days.
+def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
+    """By row of `past`, if asked for, what other guards did at its site and on its device in 30 days.
 
     check_in_frequency_zscore, device_guards_30d, other_guard_at.
     """
@@ -188,11 +172,9 @@ def _at_places(events: pl.LazyFrame, past: pl.LazyFrame) -> pl.DataFrame:
         for name, pool in ids.items()
     ]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
-    asked, seen = pl.collect_all(
-        [events.select(*codes, at="punch_in_at"), past.select(*codes, "punch_in_at", known)]
-    )
+    seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
     with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, asked, seen), ("site_id", "device_id"))
+        site, device = threads.map(partial(_at_place, seen), ("site_id", "device_id"))
     return pl.concat(
         [
             site.select(_check_in_frequency_zscore()),
@@ -202,37 +184,26 @@ def _at_places(events: pl.LazyFrame, past: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _at_place(asked: pl.DataFrame, seen: pl.DataFrame, place: str) -> pl.DataFrame:
-    """By row of `asked`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
-    places = code_count(asked[place], seen[place])
-    by_time, by_arrival = seen["punch_in_at"].arg_sort(), seen["visible"].arg_sort()
+def _at_place(seen: pl.DataFrame, place: str) -> pl.DataFrame:
+    """By row of `seen`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
+    places, guards = code_count(seen[place]), code_count(seen["guard_id"])
+    by_time = seen["punch_in_at"].arg_sort()
     past, past_starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
-    arriving, _ = sweeps.call(sweeps.grouped, seen[place], by_arrival, places)
-    asking, asking_starts = sweeps.call(sweeps.grouped, asked[place], asked["at"].arg_sort(), places)
-    own, guards, events, squares, other_at = sweeps.call(
+    arriving, _ = sweeps.call(sweeps.grouped, seen[place], seen["visible"].arg_sort(), places)
+    found = sweeps.call(
         sweeps.at_places,
         seen["punch_in_at"],
         seen["visible"],
         seen["guard_id"],
+        seen["is_asked"],
         past,
-        past_starts,
         arriving,
-        asked["at"],
-        asked["guard_id"],
-        asking,
-        asking_starts,
-        code_count(asked["guard_id"], seen["guard_id"]),
+        past_starts,
+        guards,
         DAYS_30,
     )
-    return pl.DataFrame(
-        {
-            "own_events": own,
-            "guards": guards,
-            "events": events,
-            "squares": squares,
-            "other_guard_at": other_at,
-        }
-    ).with_columns(_instant("other_guard_at"))
+    names = ("own_events", "guards", "events", "squares", "other_guard_at")
+    return pl.DataFrame(dict(zip(names, found, strict=True))).with_columns(_instant("other_guard_at"))
 
 
 def _instant(name: str) -> pl.Expr:
@@ -250,7 +221,7 @@ def _check_in_frequency_zscore() -> pl.Expr:
 
 def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
     """By row of `asked` what its guard did before: the shares and counts of the features, last_at, and the
-    instant and place of the newest position. Both frames are in time; `seen` has _OF_PAST."""
+    instant and place of the newest position. Both frames are observed and in time."""
     rows, queries = starts(seen, guards), starts(asked, guards)
     events, weekends, mismatches, last_at, fix = sweeps.call(
         sweeps.of_guards,
@@ -261,7 +232,7 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
         seen["latitude"].is_not_null(),
         seen["is_weekend"],
         ~seen["face_verified"],
-        asked["at"],
+        asked["punch_in_at"],
         queries,
         DAYS_30,
         DAYS_90,
@@ -291,7 +262,7 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> 
         seen["longitude"],
         seen["published_at"],
         seen["is_late"],
-        asked["at"],
+        asked["punch_in_at"],
         own_site,
         starts(asked, guards),
         code_count(site, own_site),
@@ -317,10 +288,13 @@ def _share(part: str, whole: str) -> pl.Expr:
 
 def _against_past() -> list[pl.Expr]:
     """An event's own values against what was found before it, and what no past means."""
-    has_device, shift_is_known = pl.col("device_id").is_not_null(), pl.col("published_at") < pl.col("at")
+    has_device, shift_is_known = (
+        pl.col("device_id").is_not_null(),
+        pl.col("published_at") < pl.col("punch_in_at"),
+    )
     meters = _haversine_meters("latitude", "longitude", "fix_latitude", "fix_longitude")
     since_last = _seconds_since("last_at").clip(upper_bound=86_400).fill_null(86_400)
-    minutes_early = (pl.col("scheduled_start") - pl.col("at")).dt.total_minutes(fractional=True)
+    minutes_early = (pl.col("scheduled_start") - pl.col("punch_in_at")).dt.total_minutes(fractional=True)
     return [
         since_last.alias("time_since_last_event"),
         pl.when(has_device).then("device_guards_30d"),
@@ -356,9 +330,9 @@ def _holidays(country: str, years: Iterable[int]) -> list[date] | None:
 
 def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
     """Deviations from the profile, all null unless it is sufficient. Both frames: by guard and time."""
-    latest = own.select("guard_id", "at").join_asof(
+    latest = own.select("guard_id", "punch_in_at").join_asof(
         profiles.select("guard_id", "snapshot_at", profile=pl.int_range(pl.len())),
-        left_on="at",
+        left_on="punch_in_at",
         right_on="snapshot_at",
         by="guard_id",
         check_sortedness=False,  # it cannot be checked with `by`
@@ -397,4 +371,4 @@ def _haversine_meters(latitude: str, longitude: str, other_latitude: str, other_
 
 
 def _seconds_since(instant: str) -> pl.Expr:
-    return (pl.col("at") - pl.col(instant)).dt.total_seconds(fractional=True)
+    return (pl.col("punch_in_at") - pl.col(instant)).dt.total_seconds(fractional=True)

@@ -15,7 +15,6 @@ import polars as pl
 import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
 from fraud_assets.compute import features, sweeps
-from fraud_assets.compute.features import late
 from fraud_assets.domain.schemas import LATEST, History, Profile
 from fraud_assets.domain.settings import Settings
 
@@ -33,7 +32,7 @@ _HOURS_PER_RADIAN: Final = 24 / (2 * pi)
 
 _VALUES: Final = {
     "is_night": (pl.col("local_at").dt.hour() >= 20) | (pl.col("local_at").dt.hour() < 7),
-    "is_punctual": ~late(),
+    "is_punctual": ~pl.col("is_late"),
     "across": (pl.col("local_hour") * _RADIANS_PER_HOUR).cos(),
     "up": (pl.col("local_hour") * _RADIANS_PER_HOUR).sin(),
     "face": pl.col("face_recognition_confidence"),

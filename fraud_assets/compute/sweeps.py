@@ -106,37 +106,33 @@ def at_places(
     happened: Integers,
     visible: Integers,
     guard: Integers,
+    is_asked: Flags,
     past: Integers,
-    past_starts: Integers,
     arriving: Integers,
-    at: Integers,
-    own_guard: Integers,
-    asking: Integers,
-    asking_starts: Integers,
+    starts: Integers,
     guards: int,
     window: int,
 ) -> tuple[Integers, Integers, Integers, Integers, Integers]:
-    """What each query sees of the guards at its place (a site or a device).
+    """What the guard of each event that is asked for sees of all guards at its place (a site or a device).
 
-    happened, visible, guard        by event
-    past, arriving, past_starts     events parted by place, in the order of happened and of visible
-    at, own_guard                   by query
-    asking, asking_starts           queries parted by place, in the order of at
+    `past` and `arriving` are the events parted by place, in the order of happened and of visible.
 
-    Returns by query: events of the own guard, guards seen, their events, the sum over guards of the square
+    Returns by event: events of the own guard, guards seen, their events, the sum over guards of the square
     of their events, and the newest instant of another guard (NEVER without one).
     """
-    own, seen = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-    events, squares = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-    other_at = np.full(len(at), NEVER, np.int64)
+    own, seen = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
+    events, squares = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
+    other_at = np.full(len(happened), NEVER, np.int64)
     count = np.zeros(guards, np.int64)
-    for place in range(len(past_starts) - 1):
-        first, end = past_starts[place], past_starts[place + 1]
+    for place in range(len(starts) - 1):
+        first, end = starts[place], starts[place + 1]
         arrival = departure = first
         number = total = square = 0
         newest_guard, newest, newest_of_others = -1, NEVER, NEVER
-        for query in asking[asking_starts[place] : asking_starts[place + 1]]:
-            now = at[query]
+        for query in past[first:end]:
+            if not is_asked[query]:
+                continue
+            now = happened[query]
             while arrival < end and visible[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
@@ -164,8 +160,8 @@ def at_places(
                 square -= 2 * count[who] + 1
                 number -= count[who] == 0
                 total -= 1
-            who = own_guard[query]
-            own[query] = count[who] if who >= 0 else 0
+            who = guard[query]
+            own[query] = count[who]
             seen[query], events[query], squares[query] = number, total, square
             other = newest if who != newest_guard else newest_of_others
             if other >= now - window:
