@@ -82,7 +82,8 @@ def batches(
     numbered = past.with_row_index("row")
     for guards in guard_batches(past, size):
         own = of_guards(guards)
-        seen = in_time(observe(numbered.filter(own), sites, shifts.filter(own)).collect())
+        events, rostered = pl.collect_all([numbered.filter(own), shifts.filter(own)])
+        seen = in_time(observe(events, sites, rostered))
         asked = seen.filter(is_asked)
         found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
         described = (
@@ -107,7 +108,7 @@ def of_guards(guards: pl.Series) -> pl.Expr:
     return within & pl.col("guard_id").is_in(guards.implode())
 
 
-def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> pl.LazyFrame:
+def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> pl.DataFrame:
     """`events` with what each shows by itself, at its site and against its shift, in the same order.
 
     Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
@@ -115,16 +116,14 @@ def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> 
     known), and of its shift scheduled_start, published_at and is_late: whether that shift was known in time
     is for the caller to ask.
     """
-    at_site = sites.lazy().select(
-        "site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude"
-    )
+    at_site = sites.select("site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude")
     rostered = shifts.select("shift_id", "scheduled_start", "published_at")
+    found = [_looked_up(events["site_id"], at_site), _looked_up(events["shift_id"], rostered)]
     drift = _haversine_meters("latitude", "longitude", "site_latitude", "site_longitude")
     face = 1 - pl.col("face_distance") * (1 / FACE_DISTANCE_LIMIT)
     since_midnight = pl.col("local_at") - pl.col("local_at").dt.truncate("1d")
     return (
-        events.join(at_site, on="site_id", how="left", maintain_order="left")
-        .join(rostered, on="shift_id", how="left", maintain_order="left")
+        pl.concat([events, *found], how="horizontal")
         .with_columns(
             local_at=_local(pl.col("punch_in_at"), sites["tz"].unique()),
             gps_drift_meters=drift.clip(upper_bound=10_000),
@@ -137,6 +136,11 @@ def observe(events: pl.LazyFrame, sites: pl.DataFrame, shifts: pl.LazyFrame) -> 
             is_weekend=pl.col("local_at").dt.weekday() > 5,
         )
     )
+
+
+def _looked_up(key: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `table` for each key, without the key. A join of whole rows would copy all of them."""
+    return key.to_frame().join(table, on=key.name, how="left", maintain_order="left").drop(key.name)
 
 
 def in_time(rows: pl.DataFrame) -> pl.DataFrame:

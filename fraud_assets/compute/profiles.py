@@ -166,8 +166,8 @@ def fingerprint(settings: Settings) -> str:
 
 def _observed(history: History, guards: Sequence[str]) -> pl.DataFrame:
     """The events of `guards` in time, with what profiles are made of."""
-    events = history.attendance_event.lazy().filter(pl.col("guard_id").is_in(guards))
-    seen = features.observe(events, history.site, history.shift.lazy()).select(
+    events = history.attendance_event.filter(pl.col("guard_id").is_in(guards))
+    seen = features.observe(events, history.site, history.shift).select(
         "tenant_id",
         *features.IN_TIME,
         "visible",
@@ -177,7 +177,7 @@ def _observed(history: History, guards: Sequence[str]) -> pl.DataFrame:
         weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
         visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
     )
-    return features.in_time(seen.collect())
+    return features.in_time(seen)
 
 
 def _profile_or_name(
