@@ -49,9 +49,7 @@ def generate(events: int, seed: int = 7) -> History:
         site=_typed("site", site),
         guard=_typed("guard", _guards(guards, sites)),
         shift=_typed("shift", shift),
-        attendance_event=_typed("attendance_event", attendance).sort(
-            "guard_id", "punch_in_at", "event_id"
-        ),
+        attendance_event=_typed("attendance_event", attendance).sort("guard_id", "punch_in_at", "event_id"),
         outcome=_typed("outcome", pl.DataFrame()),
     )
 
@@ -141,8 +139,7 @@ def _attendance(
             "site_id": events["site_id"],
             "scheduled_start": start + scheduled * _MICROSECONDS,
             "scheduled_end": start + (scheduled + 28_800) * _MICROSECONDS,
-            "published_at": start
-            + (scheduled - random.integers(-1, 20, count) * 86_400 + 7) * _MICROSECONDS,
+            "published_at": start + (scheduled - random.integers(-1, 20, count) * 86_400 + 7) * _MICROSECONDS,
         }
     ).filter(pl.Series(has_shift))
     return events, shifts
@@ -152,7 +149,9 @@ def _delay(count: int, random: np.random.Generator) -> np.ndarray:
     """Seconds from punch-in to known: mostly seconds, some hours, a few weeks; a clock ahead now and then."""
     kind = random.random(count)
     hours, weeks = random.integers(3_600, 72 * 3_600, count), random.integers(0, 45 * 86_400, count)
-    return np.select([kind < 0.05, kind < 0.055, kind < 0.06], [hours, weeks, -100], random.integers(1, 60, count))
+    return np.select(
+        [kind < 0.05, kind < 0.055, kind < 0.06], [hours, weeks, -100], random.integers(1, 60, count)
+    )
 
 
 def _devices(guard: np.ndarray, place: np.ndarray, random: np.random.Generator) -> pl.Series:

@@ -1,14 +1,11 @@
 """Features of events, from what happened and was known strictly before their punch-in.
 
-Here also lives what an event shows by itself: profiles are built on it. No profiles are built here, no
-labels, no disk, no clock. Windows are UTC durations, never calendar days; `sweeps` passes over them.
+No profiles are built here, no labels, no disk, no clock. Windows are UTC durations, never calendar days;
+`sweeps` passes over them.
 
 The events come in batches of guards: what crosses guards (a site, a shared device) is counted first, over
-a few narrow columns of all events, and everything else a batch at a time. Frames may be lazy: over Parquet
-sorted by guard_id a batch reads little more than its own rows.
-
-Columns are multiplied by numbers, not divided: polars divides many rows by a number through its
-reciprocal and a single row truly, and the same event would differ in its last bit.
+a few narrow columns of all events, and everything else a batch at a time. Over Parquet sorted by guard_id a
+batch reads little more than its own rows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,19 +19,23 @@ import numpy as np
 import polars as pl
 
 from fraud_assets.compute import sweeps
+from fraud_assets.compute.observations import (
+    BATCH_EVENTS,
+    guard_batches,
+    haversine_meters,
+    in_parallel,
+    in_time,
+    observe,
+    of_guards,
+    starts,
+)
 from fraud_assets.domain.schemas import EventFeatures, History
 
 DAYS_30: Final = timedelta(hours=30 * 24)
 DAYS_90: Final = timedelta(hours=90 * 24)
-LATE_AFTER: Final = timedelta(minutes=15)
-EARTH_RADIUS_METERS: Final = 6_371_000
-FACE_DISTANCE_LIMIT: Final = 0.4
 SPREAD_LIMIT_DEGREES: Final = 0.01
 POSITIONS_NEEDED: Final = 5
-BATCH_EVENTS: Final = 500_000
 _EVERY_EVENT: Final = pl.lit(True)
-IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
-"""The order of rows in every pass over a guard's events."""
 _OF_PROFILE: Final = (
     "is_sufficient",
     "usual_hours",
@@ -78,85 +79,24 @@ def batches(
     A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory stay some 50 bytes
     an event, and one batch.
     """
-    places = _at_places(past, is_asked)
-    numbered = past.with_row_index("row")
-    for guards in guard_batches(past, size):
+    places, numbered = _at_places(past, is_asked), past.with_row_index("row")
+
+    def described(guards: pl.Series) -> pl.DataFrame:
         own = of_guards(guards)
-        events, rostered = pl.collect_all([numbered.filter(own), shifts.filter(own)])
+        events, rostered, known = pl.collect_all(
+            [numbered.filter(own), shifts.filter(own), profiles.filter(own).sort("guard_id", "snapshot_at")]
+        )
         seen = in_time(observe(events, sites, rostered))
         asked = seen.filter(is_asked)
         found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
-        described = (
+        return EventFeatures.cast(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, profiles.filter(own).sort("guard_id", "snapshot_at").collect())
+            .pipe(_with_profile, known)
         )
-        yield EventFeatures.cast(described)
 
-
-def guard_batches(past: pl.LazyFrame, size: int = BATCH_EVENTS) -> list[pl.Series]:
-    """The sorted ids of the guards of `past`, parted so that each part has about `size` events."""
-    guards = past.group_by("guard_id").len().sort("guard_id").collect()
-    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size)
-    return [some["guard_id"] for some in parted.partition_by("batch", maintain_order=True)]
-
-
-def of_guards(guards: pl.Series) -> pl.Expr:
-    """Whether a row is one of `guards`, which are sorted; the range lets Parquet skip what is not read."""
-    within = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
-    return within & pl.col("guard_id").is_in(guards.implode())
-
-
-def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> pl.DataFrame:
-    """`events` with what each shows by itself, at its site and against its shift, in the same order.
-
-    Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
-    gps_drift_meters, face_recognition_confidence, visible (the instant after which the event was past and
-    known), and of its shift scheduled_start, published_at and is_late: whether that shift was known in time
-    is for the caller to ask.
-    """
-    at_site = sites.select("site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude")
-    rostered = shifts.select("shift_id", "scheduled_start", "published_at")
-    found = [_looked_up(events["site_id"], at_site), _looked_up(events["shift_id"], rostered)]
-    drift = _haversine_meters("latitude", "longitude", "site_latitude", "site_longitude")
-    face = 1 - pl.col("face_distance") * (1 / FACE_DISTANCE_LIMIT)
-    since_midnight = pl.col("local_at") - pl.col("local_at").dt.truncate("1d")
-    return (
-        pl.concat([events, *found], how="horizontal")
-        .with_columns(
-            local_at=_local(pl.col("punch_in_at"), sites["tz"].unique()),
-            gps_drift_meters=drift.clip(upper_bound=10_000),
-            face_recognition_confidence=face.clip(lower_bound=0),
-            is_late=pl.col("punch_in_at") > pl.col("scheduled_start") + LATE_AFTER,
-            visible=pl.max_horizontal("punch_in_at", "known_at"),
-        )
-        .with_columns(
-            local_hour=since_midnight.dt.total_hours(fractional=True),
-            is_weekend=pl.col("local_at").dt.weekday() > 5,
-        )
-    )
-
-
-def _looked_up(key: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `table` for each key, without the key. A join of whole rows would copy all of them."""
-    return key.to_frame().join(table, on=key.name, how="left", maintain_order="left").drop(key.name)
-
-
-def in_time(rows: pl.DataFrame) -> pl.DataFrame:
-    """`rows` sorted by IN_TIME; at little cost if they are already."""
-    ordered, tied = pl.lit(False), pl.lit(True)
-    for name in IN_TIME:
-        ordered |= tied & (pl.col(name) > pl.col(name).shift())
-        tied &= pl.col(name) == pl.col(name).shift()
-    is_sorted = rows.select((ordered | tied).all()).item()
-    return rows if is_sorted else rows.sort(IN_TIME)
-
-
-def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:
-    """Where the rows of each of `guards` start in `rows`, which are in time; with the end at last."""
-    codes = rows["guard_id"].cast(pl.Enum(guards)).to_physical().to_numpy()
-    return np.searchsorted(codes, np.arange(guards.len() + 1))
+    return in_parallel(described, guard_batches(past, size))
 
 
 def code_count(*codes: pl.Series) -> int:
@@ -296,7 +236,7 @@ def _against_past() -> list[pl.Expr]:
         pl.col("device_id").is_not_null(),
         pl.col("published_at") < pl.col("punch_in_at"),
     )
-    meters = _haversine_meters("latitude", "longitude", "fix_latitude", "fix_longitude")
+    meters = haversine_meters("latitude", "longitude", "fix_latitude", "fix_longitude")
     since_last = _seconds_since("last_at").clip(upper_bound=86_400).fill_null(86_400)
     minutes_early = (pl.col("scheduled_start") - pl.col("punch_in_at")).dt.total_minutes(fractional=True)
     return [
@@ -356,22 +296,6 @@ def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
     return profiled.with_columns(
         pl.when("is_sufficient").then(value).alias(name) for name, value in deviations.items()
     )
-
-
-def _local(instant: pl.Expr, zones: Iterable[str]) -> pl.Expr:
-    """Naive local time in the zone that the row's `tz` names, one of `zones`."""
-    in_zone = [
-        pl.when(tz=zone).then(instant.dt.convert_time_zone(zone).dt.replace_time_zone(None)) for zone in zones
-    ]
-    return pl.coalesce(pl.lit(None, pl.Datetime("us")), *in_zone)
-
-
-def _haversine_meters(latitude: str, longitude: str, other_latitude: str, other_longitude: str) -> pl.Expr:
-    """Great-circle distance between two positions in degrees; null if either is unknown."""
-    here, there = pl.col(latitude).radians(), pl.col(other_latitude).radians()
-    half_across = (pl.col(other_longitude) - pl.col(longitude)).radians() / 2
-    chord = ((there - here) / 2).sin() ** 2 + here.cos() * there.cos() * half_across.sin() ** 2
-    return 2 * EARTH_RADIUS_METERS * chord.clip(upper_bound=1).sqrt().arcsin()
 
 
 def _seconds_since(instant: str) -> pl.Expr:

@@ -4,7 +4,7 @@ No features of events, no choice of active guards, no disk, no clock. A guard th
 named with a reason, and costs the others nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import nan, nextafter, pi
@@ -14,7 +14,16 @@ import numpy as np
 import polars as pl
 import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
-from fraud_assets.compute import features, sweeps
+from fraud_assets.compute import sweeps
+from fraud_assets.compute.observations import (
+    IN_TIME,
+    guard_batches,
+    in_parallel,
+    in_time,
+    observe,
+    of_guards,
+    starts,
+)
 from fraud_assets.domain.schemas import LATEST, History, Profile
 from fraud_assets.domain.settings import Settings
 
@@ -81,7 +90,7 @@ def profile(
         moments, how="cross", maintain_order="left_right"
     )
     queries = np.arange(0, asked.height + 1, moments.height)
-    rows = features.starts(observed, asked["guard_id"].unique(maintain_order=True))
+    rows = starts(observed, asked["guard_id"].unique(maintain_order=True))
     window = timedelta(hours=24 * settings.profile_days)
     span = sweeps.call(sweeps.windows, observed["punch_in_at"], rows, asked["at"], queries, window)
     seen = _Seen(observed, asked["at"], *span)
@@ -114,19 +123,10 @@ def build(
     are tried one by one: whoever still raises is named, the others are profiled.
     """
     failed = {guard: corrupt[guard] for guard in guards if guard in corrupt}
-    sound = sorted(guard for guard in guards if guard not in corrupt)
-    rows = _observed(history, sound)
-    bounds = features.starts(rows, pl.Series(sound, dtype=pl.String))
-    place = {guard: number for number, guard in enumerate(sound)}
-
-    def attempt(some: Sequence[str]) -> pl.DataFrame:
-        theirs = rows[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
-        return batch(theirs, some, snapshots, settings)
-
-    frames: list[pl.DataFrame] = [Profile.create_empty()]
-    for start in range(0, len(sound), settings.profile_batch_size):
-        frames += _profile_or_name(attempt, sound[start : start + settings.profile_batch_size], failed)
-    found = pl.concat(frames).sort("guard_id", "snapshot_at")
+    sound = pl.Series([guard for guard in guards if guard not in corrupt], dtype=pl.String)
+    past = history.attendance_event.lazy().filter(pl.col("guard_id").is_in(sound.implode()))
+    parts = batches(past, history.shift.lazy(), history.site, snapshots, settings, failed, batch=batch)
+    found = pl.concat([Profile.create_empty(), *parts]).sort("guard_id", "snapshot_at")
     tried = [guard for guard in sound if guard not in failed]
     skipped = [(guard, FAILED, reason) for guard, reason in failed.items()]
     skipped += _too_few(found.filter(pl.col("snapshot_at") == max(snapshots)), tried, settings)
@@ -134,6 +134,40 @@ def build(
         profiles=found.filter(pl.col("observations") >= settings.profile_minimum_observations),
         skipped=pl.DataFrame(skipped, schema=SKIPPED_SCHEMA, orient="row").sort("guard_id"),
     )
+
+
+def batches(
+    past: pl.LazyFrame,
+    shifts: pl.LazyFrame,
+    sites: pl.DataFrame,
+    snapshots: Sequence[datetime],
+    settings: Settings,
+    failed: dict[str, str],
+    *,
+    batch: Batch = profile,
+) -> Iterator[pl.DataFrame]:
+    """Profile rows of the guards of `past`, from one observation on, part by part: read, then profiled.
+
+    The guards that cannot be profiled are added to `failed`, with the reason.
+    """
+
+    def profiled(guards: pl.Series) -> pl.DataFrame:
+        own = of_guards(guards)
+        events, rostered = pl.collect_all([past.filter(own), shifts.filter(own)])
+        rows = _observed(events, rostered, sites)
+        bounds = starts(rows, guards)
+        place = {guard: number for number, guard in enumerate(guards)}
+
+        def attempt(some: Sequence[str]) -> pl.DataFrame:
+            theirs = rows[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
+            return batch(theirs, some, snapshots, settings)
+
+        frames: list[pl.DataFrame] = [Profile.create_empty()]
+        for some in guards.to_frame().iter_slices(settings.profile_batch_size):
+            frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
+        return pl.concat(frames)
+
+    return in_parallel(profiled, guard_batches(past))
 
 
 def refresh(
@@ -164,20 +198,20 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
-def _observed(history: History, guards: Sequence[str]) -> pl.DataFrame:
-    """The events of `guards` in time, with what profiles are made of."""
-    events = history.attendance_event.filter(pl.col("guard_id").is_in(guards))
-    seen = features.observe(events, history.site, history.shift).select(
-        "tenant_id",
-        *features.IN_TIME,
-        "visible",
-        "site_id",
-        **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
-        hour=pl.col("local_at").dt.hour().cast(pl.Int64),
-        weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
-        visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
+def _observed(events: pl.DataFrame, shifts: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+    """`events` in time, with what profiles are made of."""
+    return in_time(
+        observe(events, sites, shifts).select(
+            "tenant_id",
+            *IN_TIME,
+            "visible",
+            "site_id",
+            **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
+            hour=pl.col("local_at").dt.hour().cast(pl.Int64),
+            weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
+            visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
+        )
     )
-    return features.in_time(seen)
 
 
 def _profile_or_name(

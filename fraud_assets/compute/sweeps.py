@@ -31,7 +31,7 @@ Flags = NDArray[np.bool_]
 COMPILE_FROM: Final = 30_000
 """Rows from which compiling pays: it takes some seconds, once on a machine."""
 
-_rows: Final[Counter[Callable[..., Any]]] = Counter()
+_met: Final[Counter[Callable[..., Any]]] = Counter()
 
 NEVER: Final = np.iinfo(np.int64).min
 """The instant of what did not happen."""
@@ -43,8 +43,8 @@ def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | time
     A null is False, NaN, -1, or for an instant LATEST: what is not published is not seen.
     """
     arrays = [_array(argument) for argument in arguments]
-    _rows[kernel] += max(len(each) for each in arrays if isinstance(each, np.ndarray))
-    if _rows[kernel] >= COMPILE_FROM:
+    _met[kernel] += max(len(each) for each in arrays if isinstance(each, np.ndarray))
+    if _met[kernel] >= COMPILE_FROM:
         return _compiled(kernel)(*arrays)
     return kernel(*(each.tolist() if isinstance(each, np.ndarray) else each for each in arrays))
 

@@ -165,12 +165,12 @@ def test_a_corrupt_guard_is_named_with_its_reason_and_the_others_are_profiled() 
 
 def fails_on(bad: set[str], fault: Exception, calls: list[list[str]]) -> profiles.Batch:
     def batch(
-        history: History, guards: Sequence[str], snapshots: Sequence[datetime], rules: Settings
+        observed: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], rules: Settings
     ) -> pl.DataFrame:
         calls.append(list(guards))
         if bad & set(guards):
             raise fault
-        return profiles.profile(history, guards, snapshots, rules)
+        return profiles.profile(observed, guards, snapshots, rules)
 
     return batch
 
@@ -193,7 +193,8 @@ def test_a_guard_that_cannot_be_profiled_is_named_and_costs_the_others_nothing(f
 def test_only_the_batch_with_the_fault_is_tried_guard_by_guard() -> None:
     calls: list[list[str]] = []
     pairs = ANY.model_copy(update={"profile_batch_size": 2})
-    build(daily("g1", 3), pairs, batch=fails_on({"g3"}, ValueError("bad row"), calls))
+    events = daily("g1", 3) + daily("g2", 3) + daily("g3", 3)
+    build(events, pairs, batch=fails_on({"g3"}, ValueError("bad row"), calls))
     assert calls == [["g1", "g2"], ["g3"]]
 
 

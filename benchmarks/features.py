@@ -1,0 +1,153 @@
+"""All features of all events, beside what a user would pick instead: `python -m benchmarks.features --events N`.
+
+Each contender runs in a process of its own on the same Parquet files and must come to the same numbers;
+its seconds are those from reading the files to the last feature, imports not counted. With --json FILE
+the figures are also written there.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from math import isclose
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+SMALL: Final = 10_000
+"""Events of a small tenant, for which no fixed cost should be noticed."""
+
+_PEERS: Final = {"duckdb": "duckdb_sql", "pandas": "pandas_rolling"}
+_SAMPLE: Final = 300
+"""Events of the loop that asks for one event at a time; the others are taken to cost the same."""
+
+
+def main() -> None:
+    """Measures, prints a table, and writes the figures."""
+    options = _options()
+    if options.contender:
+        print(json.dumps(_measured(options.contender, options.folder)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = _compared(options.events, options.without, options.folder or Path(scratch))
+    print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
+    parser.add_argument("--events", type=lambda text: int(float(text)), default=100_000, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--without", nargs="*", default=[], choices=["duckdb", "pandas", "per_event"])
+    parser.add_argument("--folder", type=Path, help="where the Parquet files are made, and found again")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _compared(events: int, without: list[str], folder: Path) -> dict[str, Any]:
+    sizes = sorted({max(events // 100, SMALL), max(events // 10, SMALL), max(events, SMALL)})
+    print(
+        f"{'contender':<22}{'events':>12}{'seconds':>10}{'events/s':>12}{'peak MiB':>10}{'ratio':>9}",
+        flush=True,
+    )
+    first = _first_use(_tenant(folder, SMALL))
+    _line("ours, nothing compiled", SMALL, first)
+    grown = [(size, _line("ours", size, _fresh("ours", _tenant(folder, size)))) for size in sizes]
+    largest, ours = grown[-1]
+    figures: dict[str, Any] = {
+        "events": largest,
+        "seconds": ours["seconds"],
+        "events_per_s": largest / ours["seconds"],
+        "peak_mib": ours["peak_mib"],
+        "exponent": _exponent([(size, each["seconds"]) for size, each in grown]),
+        "first_use_s": first["seconds"],
+        "floor_s": _line("floor: one read", largest, _fresh("floor", _tenant(folder, largest)), ours)[
+            "seconds"
+        ],
+    }
+    for name in (*_PEERS, "per_event"):
+        if name not in without:
+            found = _line(name, largest, _fresh(name, _tenant(folder, largest)), ours)
+            _must_agree(name, ours["totals"], found["totals"])
+            figures[f"ratio_{name}"] = found["seconds"] / ours["seconds"]
+    print(f"\ngrowth exponent from {sizes[0]:,} to {largest:,} events: {figures['exponent']:.2f}")
+    return figures
+
+
+def _tenant(folder: Path, events: int) -> Path:
+    """The folder of a tenant with `events` events; made in a process of its own, if it is not there."""
+    made = folder / str(events)
+    if not (made / "outcome.parquet").exists():
+        code = f"from benchmarks import tenant; from pathlib import Path; tenant.write(tenant.generate({events}), Path({str(made)!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    return made
+
+
+def _first_use(folder: Path) -> dict[str, Any]:
+    """Ours with no compiled code kept from an earlier run."""
+    with tempfile.TemporaryDirectory() as empty:
+        return _fresh("ours", folder, {"NUMBA_CACHE_DIR": empty})
+
+
+def _fresh(contender: str, folder: Path, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """What `_measured` says in a new process."""
+    command = [sys.executable, "-m", "benchmarks.features", "--contender", contender, "--folder", str(folder)]
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def _measured(contender: str, folder: Path) -> dict[str, Any]:
+    """Seconds, peak memory and totals by feature of one contender, in this process."""
+    module = importlib.import_module(f"benchmarks.{_PEERS.get(contender, contender)}")
+    if contender == "per_event":
+        return _scaled(module, folder)
+    start = time.perf_counter()
+    totals = module.run(folder)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mib": peak, "totals": totals}
+
+
+def _exponent(measured: list[tuple[int, float]]) -> float:
+    """The slope of log seconds over log events; 0 with a single size."""
+    if len(measured) == 1:
+        return 0.0
+    events, seconds = np.log(np.array(measured)).T
+    return float(np.polyfit(events, seconds, 1)[0])
+
+
+def _line(
+    name: str, events: int, found: dict[str, Any], ours: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    ratio = f"{found['seconds'] / ours['seconds']:9.2f}" if ours else ""
+    speed = events / found["seconds"]
+    print(
+        f"{name:<22}{events:>12,}{found['seconds']:>10.2f}{speed:>12,.0f}{found['peak_mib']:>10,.0f}{ratio}",
+        flush=True,
+    )
+    return found
+
+
+def _must_agree(name: str, ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> None:
+    """Raises SystemExit if a contender came to other numbers: it would not be a comparison."""
+    wrong = {
+        feature: (ours[feature], found)
+        for feature, found in theirs.items()
+        if ours[feature][0] != found[0] or not isclose(ours[feature][1], found[1], rel_tol=1e-9, abs_tol=1e-6)
+    }
+    if wrong:
+        raise SystemExit(f"expected {name} to come to the same numbers as ours, got (ours, theirs): {wrong}")
+
+
+if __name__ == "__main__":
+    main()

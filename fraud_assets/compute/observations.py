@@ -1,0 +1,120 @@
+"""What an event shows by itself, and a tenant's events in batches of guards, each in the order of time.
+
+Features and profiles are built on it. Nothing here looks at other events.
+
+Columns are multiplied by numbers, not divided: polars divides many rows by a number through its
+reciprocal and a single row truly, and the same event would differ in its last bit.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import numpy as np
+import polars as pl
+
+from fraud_assets.compute import sweeps
+
+BATCH_EVENTS: Final = 250_000
+IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
+"""The order of rows in every pass over a guard's events."""
+LATE_AFTER: Final = timedelta(minutes=15)
+EARTH_RADIUS_METERS: Final = 6_371_000
+FACE_DISTANCE_LIMIT: Final = 0.4
+
+Result = TypeVar("Result")
+
+
+def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> pl.DataFrame:
+    """`events` with what each shows by itself, at its site and against its shift, in the same order.
+
+    Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
+    gps_drift_meters, face_recognition_confidence, visible (the instant after which the event was past and
+    known), and of its shift scheduled_start, published_at and is_late: whether that shift was known in time
+    is for the caller to ask.
+    """
+    at_site = sites.select("site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude")
+    rostered = shifts.select("shift_id", "scheduled_start", "published_at")
+    found = [_looked_up(events["site_id"], at_site), _looked_up(events["shift_id"], rostered)]
+    drift = haversine_meters("latitude", "longitude", "site_latitude", "site_longitude")
+    face = 1 - pl.col("face_distance") * (1 / FACE_DISTANCE_LIMIT)
+    since_midnight = pl.col("local_at") - pl.col("local_at").dt.truncate("1d")
+    return (
+        pl.concat([events, *found], how="horizontal")
+        .with_columns(
+            local_at=_local(pl.col("punch_in_at"), sites["tz"].unique()),
+            gps_drift_meters=drift.clip(upper_bound=10_000),
+            face_recognition_confidence=face.clip(lower_bound=0),
+            is_late=pl.col("punch_in_at") > pl.col("scheduled_start") + LATE_AFTER,
+            visible=pl.max_horizontal("punch_in_at", "known_at"),
+        )
+        .with_columns(
+            local_hour=since_midnight.dt.total_hours(fractional=True),
+            is_weekend=pl.col("local_at").dt.weekday() > 5,
+        )
+    )
+
+
+def in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` sorted by IN_TIME; at little cost if they are already."""
+    ordered, tied = pl.lit(False), pl.lit(True)
+    for name in IN_TIME:
+        ordered |= tied & (pl.col(name) > pl.col(name).shift())
+        tied &= pl.col(name) == pl.col(name).shift()
+    is_sorted = rows.select((ordered | tied).all()).item()
+    return rows if is_sorted else rows.sort(IN_TIME)
+
+
+def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:
+    """Where the rows of each of `guards` start in `rows`, which are in time; with the end at last."""
+    codes = rows["guard_id"].cast(pl.Enum(guards)).to_physical().to_numpy()
+    return np.searchsorted(codes, np.arange(guards.len() + 1))
+
+
+def guard_batches(past: pl.LazyFrame, size: int = BATCH_EVENTS) -> list[pl.Series]:
+    """The sorted ids of the guards of `past`, parted so that each part has about `size` events."""
+    guards = past.group_by("guard_id").len().sort("guard_id").collect()
+    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size)
+    return [some["guard_id"] for some in parted.partition_by("batch", maintain_order=True)]
+
+
+def of_guards(guards: pl.Series) -> pl.Expr:
+    """Whether a row is one of `guards`, which are sorted; the range lets Parquet skip what is not read."""
+    within = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
+    return within & pl.col("guard_id").is_in(guards.implode())
+
+
+def in_parallel(work: Callable[[pl.Series], Result], parts: Iterable[pl.Series]) -> Iterator[Result]:
+    """`work` of each of `parts`, in their order; as many at once as polars has threads, at most 4."""
+    workers = min(pl.thread_pool_size(), 4)
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for part in parts:
+            if len(waiting) == workers:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, part))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def haversine_meters(latitude: str, longitude: str, other_latitude: str, other_longitude: str) -> pl.Expr:
+    """Great-circle distance between two positions in degrees; null if either is unknown."""
+    here, there = pl.col(latitude).radians(), pl.col(other_latitude).radians()
+    half_across = (pl.col(other_longitude) - pl.col(longitude)).radians() / 2
+    chord = ((there - here) / 2).sin() ** 2 + here.cos() * there.cos() * half_across.sin() ** 2
+    return 2 * EARTH_RADIUS_METERS * chord.clip(upper_bound=1).sqrt().arcsin()
+
+
+def _looked_up(key: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `table` for each key, without the key. A join of whole rows would copy all of them."""
+    return key.to_frame().join(table, on=key.name, how="left", maintain_order="left").drop(key.name)
+
+
+def _local(instant: pl.Expr, zones: Iterable[str]) -> pl.Expr:
+    """Naive local time in the zone that the row's `tz` names, one of `zones`."""
+    in_zone = [
+        pl.when(tz=zone).then(instant.dt.convert_time_zone(zone).dt.replace_time_zone(None)) for zone in zones
+    ]
+    return pl.coalesce(pl.lit(None, pl.Datetime("us")), *in_zone)
