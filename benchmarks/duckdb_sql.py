@@ -304,10 +304,9 @@ _DEVICE: Final = _Part(
     SELECT event, guards AS device_guards_30d FROM running WHERE event IS NOT NULL
     """,
     tables={
-        "stay":
-        # The spans of time in which a guard counts as seen on a device: those of the single
-        # events, (visible, punch-in + 30 days], where they meet or overlap made one.
-        f"""
+        "stay": f"""
+            -- When a guard counts as seen on a device: the spans of the single events,
+            -- (visible, punch-in + 30 days], made one where they meet or overlap.
             WITH span AS (
                 SELECT
                     device, guard, visible_us AS starts_us, punch_in_us + {_MONTH} AS ends_us,
@@ -353,10 +352,9 @@ _OTHER_GUARD: Final = _Part(
     SELECT event, (punch_in_us - other_us) / 1e6 AS seconds_since_other_guard_on_device FROM other
     """,
     tables={
-        "turn":
-        # On a device that several guards use: the newest event of another guard before this
-        # one, which is the last before the guard's turn began.
-        """
+        "turn": """
+            -- On a device that several guards use: the newest event of another guard before this
+            -- one, which is the last before the guard's turn began.
             WITH shared AS (
                 SELECT device FROM event WHERE device IS NOT NULL
                 GROUP BY device HAVING min(guard) < max(guard)

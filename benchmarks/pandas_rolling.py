@@ -1,16 +1,13 @@
-"""The features as a pandas user makes them who wants them fast. Nothing here is shared with the platform.
+"""The features as a pandas user writes them: groupby-rolling, merges, groupby. Nothing here is shared with the platform.
 
-There is no `groupby.rolling`: every window also asks what was known, and rolling over all rows, even before
-late rows are taken out again, costs several times what this does. What a window holds is what had arrived
-less what had left: rows in order of arrival and of departure, a running sum of each, and `searchsorted`.
+A window rolls over all rows; what was not known yet is then taken out again, by pairs of such a row and an
+event whose window it lies in. What needs the guards of a place one by one comes from arrivals and departures.
 
-Rows are expected as `tenant.write` leaves them, by guard, punch-in and event id. Instants are microseconds
-since the first punch-in; guards, sites and devices are numbers. A family of features is a frame with the
-events' row numbers as its index; events of which it knows nothing may be missing.
+Rows are expected as `tenant.write` leaves them, by guard, punch-in and event id. A family of features is a
+frame with the events' row numbers as its index; events of which it knows nothing may be missing.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,44 +15,40 @@ import holidays
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from benchmarks import tenant
 from fraud_assets.domain.schemas import ENTRY_SOURCES, FEATURES, EventFeatures
 
-Array = np.ndarray[Any, Any]
 Frame = Any
 """A pandas frame; without stubs its columns have no type that a checker can follow."""
 Column = Any
 """A column of such a frame."""
 
-_THREADS: Final = 2
-_SECOND: Final = 1_000_000
-_HOUR: Final = 3_600 * _SECOND
-_DAY: Final = 24 * _HOUR
-_LATE_AFTER: Final = 15 * 60 * _SECOND
 _MINIMUM_OBSERVATIONS: Final = 10
 _SUFFICIENT_OBSERVATIONS: Final = 30
 _HOURS_PER_RADIAN: Final = 12 / np.pi
 _EARTH_RADIUS_METERS: Final = 6_371_000
-_IDS: Final = ["guard_id", "site_id", "device_id", "entry_source"]
+_SECOND: Final = pd.Timedelta(seconds=1)
+_DAY: Final = pd.Timedelta(days=1)
+_LATE_AFTER: Final = pd.Timedelta(minutes=15)
+_IDS: Final = ["guard_id", "site_id", "device_id"]
 _FLAGS: Final = ["is_mock_location", "face_verified"]
-_NUMBERS: Final = ["latitude", "longitude", "face_distance", "face_attempts"]
+_NUMBERS: Final = ["face_distance", "face_attempts"]
+_AXES: Final = ["latitude", "longitude"]
 
 
 def run(folder: Path) -> dict[str, tuple[int, float]]:
     """Per feature the number of known values and their sum; booleans and entry_source as numbers."""
-    history = _read(folder)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        totals = list(pool.map(lambda family: _totals(family(history)), _FAMILIES))
-    return {name: total for part in totals for name, total in part.items()}
+    events = _read(folder)
+    families = (family(events) for family in _FAMILIES)
+    columns = (column for family in families for column in family.items())
+    return {name: (int(column.count()), float(column.sum())) for name, column in columns}
 
 
 def rows(folder: Path) -> pl.DataFrame:
     """event_id and FEATURES in the types of EventFeatures, one row for each event."""
-    history = _read(folder)
-    found = pd.concat([family(history) for family in _FAMILIES], axis=1).sort_index()
+    events = _read(folder)
+    found = pd.concat([family(events) for family in _FAMILIES], axis=1).sort_index()
     numbers = pl.DataFrame({name: found[name].to_numpy(float) for name in FEATURES}, nan_to_null=True)
     source = pl.col("entry_source").replace_strict(dict(enumerate(ENTRY_SOURCES)))
     schema = EventFeatures.create_empty().schema
@@ -63,419 +56,303 @@ def rows(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "attendance_event.parquet", columns=["event_id"]).hstack(typed)
 
 
-def _totals(family: Frame) -> dict[str, tuple[int, float]]:
-    return {str(name): (int(column.count()), float(column.sum())) for name, column in family.items()}
-
-
-@dataclass(frozen=True)
-class _History:
-    """What all families start from.
-
-    `events`: a row for each, with guard, site and device (-1: not known); at, and seen: when it had both
-    happened and become known; day (since 1970), weekday (Monday = 0) and hour (0 to 24, fractional) of local
-    time; scheduled and published of its shift, NaN without; and the event's own values, NaN where not known.
-    `sites`: latitude, longitude, country by number. `snapshots`: instants. `span`: above any instant.
-    """
-
-    events: Frame
-    sites: Frame
-    snapshots: Array
-    span: int
-
-    @property
-    def guards(self) -> int:
-        return int(self.events["guard"].max()) + 1
-
-    def key(self, group: Column, at: Column) -> Array:
-        """One number to sort by group and in it by instant. Raises OverflowError beyond 64 bits."""
-        groups = np.asarray(group)
-        if (int(groups.max(initial=-1)) + 1) * self.span > np.iinfo(np.int64).max:
-            raise OverflowError(f"expected fewer groups than {groups.max()}; split the tenant")
-        return groups * self.span + np.asarray(at)
-
-
 # Reading
 
 
-def _read(folder: Path) -> _History:
-    """Raises ValueError if the events are not sorted by guard and punch-in."""
-    source = pd.read_parquet(
-        folder / "attendance_event.parquet",
-        columns=[*_IDS, *_FLAGS, *_NUMBERS, "shift_id", "punch_in_at", "known_at"],
-        dtype_backend="pyarrow",
-        read_dictionary=_IDS,
-    )
-    first = int(source["punch_in_at"].astype("int64").to_numpy().min())
-    events = _observed(source, first)
-    in_order: Column = (events["guard"].diff() > 0) | (events["at"].diff() >= 0)
+def _read(folder: Path) -> Frame:
+    """One row per event, in the order of the file.
+
+    guard, site, device (-1: not known), guard_site and entry_source are numbers; at is the punch-in; local
+    is its local time, weekday (Monday = 0) and hour (0 to 24, with its fraction) are of it; country and
+    site_latitude, site_longitude are the site's, scheduled_start and published_at the shift's.
+    Raises ValueError if the events are not sorted by guard and punch-in.
+    """
+    columns = [*_IDS, *_FLAGS, *_NUMBERS, *_AXES, "shift_id", "entry_source", "punch_in_at", "known_at"]
+    events: Frame = pd.read_parquet(folder / "attendance_event.parquet", columns=columns)
+    events = events.rename(columns={"punch_in_at": "at"}).astype(dict.fromkeys(_FLAGS, float))
+    shifts = pd.read_parquet(folder / "shift.parquet", columns=["shift_id", "scheduled_start", "published_at"])
+    sites = pd.read_parquet(folder / "site.parquet", columns=["site_id", "tz", "country", *_AXES])
+    sites = sites.rename(columns={axis: f"site_{axis}" for axis in _AXES})
+    events = events.join(shifts.set_index("shift_id"), on="shift_id")
+    events = events.join(sites.set_index("site_id"), on="site_id")
+    for name in ("guard", "site", "device"):
+        events[name] = events[f"{name}_id"].factorize()[0]
+    in_order: Column = (events["guard"].diff() > 0) | (events["at"].diff() >= pd.Timedelta(0))
     if not in_order.iloc[1:].all():
         raise ValueError("expected events sorted by guard_id and punch_in_at; write them with tenant.write")
-    events["site"], ids = source["site_id"].factorize(sort=True)
-    sites = pd.read_parquet(folder / "site.parquet").set_index("site_id").loc[ids.astype(str)]
-    local = _local(events["at"] + first, sites["tz"].to_numpy()[events["site"]])
-    events["day"], events["hour"] = local // _DAY, local % _DAY / _HOUR
-    events["weekday"] = (events["day"] + 3) % 7
-    shifts = pd.read_parquet(folder / "shift.parquet", dtype_backend="pyarrow")
-    place = _place(source["shift_id"], pa.array(shifts["shift_id"]))
-    for name, column in {"scheduled": "scheduled_start", "published": "published_at"}.items():
-        instant = shifts[column].astype("int64").to_numpy() - first
-        events[name] = np.where(place < 0, np.nan, instant[place])
-    snapshots = np.array([int(at.timestamp()) * _SECOND - first for at in tenant.SNAPSHOTS])
-    return _History(events, sites, snapshots, span=int(events["at"].max()) + 2)
+    events["guard_site"] = _pair(events, "guard", "site")
+    events["entry_source"] = pd.Categorical(events["entry_source"], ENTRY_SOURCES).codes
+    events["face_confidence"] = (1 - events["face_distance"] / 0.4).clip(lower=0)
+    for zone, here in events.groupby("tz")["at"]:
+        events.loc[here.index, "local"] = here.dt.tz_convert(zone).dt.tz_localize(None)
+    events["weekday"] = events["local"].dt.weekday
+    events["hour"] = (events["local"] - events["local"].dt.normalize()) / pd.Timedelta(hours=1)
+    return events.drop(columns=[*_IDS, "shift_id", "tz", "face_distance"])
 
 
-def _observed(source: Frame, first: int) -> Frame:
-    """Events by themselves. What no event can see any more is `seen` just after the last one."""
-    at = source["punch_in_at"].astype("int64").to_numpy() - first
-    known = source["known_at"].astype("int64").to_numpy() - first
-    entry_source, names = source["entry_source"].factorize()
-    numbers = {name: source[name].to_numpy(float, na_value=np.nan) for name in (*_FLAGS, *_NUMBERS)}
-    return pd.DataFrame(
-        {
-            "guard": source["guard_id"].factorize()[0],
-            "device": source["device_id"].factorize()[0],
-            "entry_source": np.array([ENTRY_SOURCES.index(name) for name in names])[entry_source],
-            "at": at,
-            "seen": np.minimum(np.maximum(at, known), at.max() + 1),
-            "face_confidence": (1 - numbers["face_distance"] / 0.4).clip(min=0),
-            **numbers,
-        }
-    )
-
-
-def _place(values: Column, known: pa.Array) -> Array:
-    """The place of each of `values` in `known`, -1 for none."""
-    found = pc.call_function("index_in", [pa.array(values)], pc.SetLookupOptions(known))
-    return found.fill_null(-1).to_numpy()
-
-
-def _local(instants: Column, zones: Array) -> Array:
-    """Microseconds of local time in `zones` for `instants` of UTC; both since 1970."""
-    local = np.empty(instants.size, np.int64)
-    for zone, here in instants.groupby(zones).indices.items():
-        utc = pd.DatetimeIndex(instants.to_numpy()[here].view("datetime64[us]"), tz="UTC")
-        local[here] = utc.tz_convert(zone).tz_localize(None).asi8
-    return local
-
-
-def _is_holiday(country: Column, site: Array, day: Array) -> Array:
-    """1, 0 or NaN (no calendar) for each local `day` since 1970 at the `site` of that number."""
-    first = int(day.min())
-    dates = pd.to_datetime(np.arange(first, int(day.max()) + 1), unit="D")
-    calendar = np.full((country.size, dates.size), np.nan)
-    for name in set(country.dropna()) & set(holidays.list_supported_countries()):
-        years = (holidays.country_holidays(name, years=year, expand=False) for year in set(dates.year))
-        found = pd.DatetimeIndex([date for year in years for date in year])
-        calendar[country == name] = dates.isin(found)
-    return calendar[site, day - first]
+def _pair(events: Frame, one: str, other: str) -> Column:
+    """A number for each pair of values of two columns of numbers."""
+    return events[one] * (events[other].max() + 1) + events[other]
 
 
 # What an event sees
 
 
-def _in_window(history: _History, events: Frame, past: Frame, group: str, days: int) -> list[Array]:
-    """For each of `events` the sums, one array a column, of what it sees of its group in `days`.
+def _window(events: Frame, by: str, days: int) -> Any:
+    """The earlier rows of the same `by` within `days`, known or not. Results are in the order of `events`,
+    which are sorted by `by` and at."""
+    return events.groupby(by).rolling(days * _DAY, on="at", closed="left", min_periods=1)
 
-    `past`: the column `group`, at, seen, then those to sum. What is seen is what had arrived less what had
-    left, both strictly before the event.
+
+def _hidden(events: Frame, by: str, days: int, known: str = "known_at") -> Frame:
+    """Pairs of an event, `row`, and a `past` one in its window that was not `known` yet."""
+    past = events[[by, "at"]].assign(past=events.index)
+    past["until"] = np.minimum(events[known], events["at"] + days * _DAY)
+    late = past[past["until"] >= past.groupby(by)["at"].shift(-1)]
+    pairs = late.merge(events[[by, "at"]].assign(row=events.index), on=by, suffixes=("", "_row"))
+    return pairs.loc[(pairs["at_row"] > pairs["at"]) & (pairs["at_row"] <= pairs["until"]), ["row", "past"]]
+
+
+def _sums(events: Frame, window: Any, hidden: Frame, values: list[str]) -> Frame:
+    """What an event sees of `values`, summed: all in its `window` but what is `hidden`."""
+    total = window[values].sum().fillna(0).set_axis(events.index)
+    unknown = hidden.join(events[values], on="past").groupby("row")[values].sum()
+    return total.sub(unknown, fill_value=0)
+
+
+def _newest(events: Frame, by: str, days: int, *, of_others: bool = False) -> Column:
+    """For each event the row of the newest one of the same `by` within `days` that it sees; -1 for none.
+
+    `events` is sorted by `by` and at. All step back one row at a time until they see something.
     """
-    gone = np.minimum(past["at"] + days * _DAY, history.span - 1)
-    lasting = past["seen"] < gone
-    past, gone = past[lasting], gone[lasting]
-    if past.empty:
-        return list(np.zeros((past.shape[1] - 3, len(events))))
-    values = past.drop(columns=[group, "at", "seen"])
-    arrived = _before(history, events, group, past[group], past["seen"], values)
-    left = _before(history, events, group, past[group], gone, values)
-    return list((arrived - left).T)
+    group, at, known, guard = (events[name].to_numpy() for name in (by, "at", "known_at", "guard"))
+    found, asking = pd.Series(-1, events.index), np.arange(len(events))
+    for back in count(1):
+        asking = asking[asking >= back]
+        past = asking - back
+        near = (group[past] == group[asking]) & (at[past] >= at[asking] - days * _DAY)
+        asking, past = asking[near], past[near]
+        if not asking.size:
+            break
+        seen = (at[past] < at[asking]) & (known[past] < at[asking])
+        if of_others:
+            seen &= guard[past] != guard[asking]
+        found.iloc[asking[seen]] = events.index[past[seen]]
+        asking = asking[~seen]
+    return found
 
 
-def _before(history: _History, events: Frame, name: str, group: Column, at: Column, values: Frame) -> Array:
-    """For each of `events` the sums of `values` of its group with an instant `at` strictly before its own."""
-    keys = history.key(group, at)
-    order = np.argsort(keys, kind="stable")
-    running = values.iloc[order].groupby(group.iloc[order], sort=False).cumsum().to_numpy()
-    last = np.searchsorted(keys[order], history.key(events[name], events["at"])) - 1
-    same = (last >= 0) & (group.to_numpy()[order][last] == events[name].to_numpy())
-    return np.where(same[:, None], running[last], 0)
-
-
-def _newest_seen(history: _History, past: Frame) -> Array:
-    """For each event the row of its guard's newest event in `past` that it sees; -1 for none."""
-    events = history.events
-    if past.empty:
-        return np.full(len(events), -1)
-    keys = history.key(past["guard"], past["seen"])
-    order = np.argsort(keys, kind="stable")
-    # Rows are sorted by guard, punch-in and id: the highest row so far is the newest, or another guard's.
-    newest = np.maximum.accumulate(past.index.to_numpy()[order])
-    last = np.searchsorted(keys[order], history.key(events["guard"], events["at"])) - 1
-    row = np.where(last >= 0, newest[last], -1)
-    guard = events["guard"].to_numpy()
-    return np.where((row >= 0) & (guard[row] == guard), row, -1)
-
-
-def _guards_seen(history: _History, events: Frame, place: str) -> Frame:
+def _guards_seen(events: Frame, place: str) -> Frame:
     """What each event sees at its `place` (site or device) in 30 days.
 
     guards, the number of different ones; times, the number of events; squares, the sum over the guards of
-    their numbers of events squared; own, the number of events of the event's own guard.
+    their numbers of events squared.
     """
-    pair = (events[place] * history.guards + events["guard"]).factorize()[0]
-    gone = np.minimum(events["at"] + 30 * _DAY, history.span - 1)
-    known = np.flatnonzero(events["seen"] < gone)
-    row = np.append(known, known)
-    instant = np.append(events["seen"].to_numpy()[known], gone.to_numpy()[known])
-    keys = history.key(pair[row], instant)
-    order = np.argsort(keys, kind="stable")
-    step = np.where(order < known.size, 1, -1)
-    # What came is gone by the end of a pair, so that one running sum serves all pairs; likewise places below.
-    times = step.cumsum()
-    own = np.append(0, times)[np.searchsorted(keys[order], history.key(pair, events["at"]))]
-    changes = {
-        "guards": np.where(step > 0, times == 1, -1 * (times == 0)),
-        "times": step,
-        "squares": 2 * step * times - 1,
-    }
-    keys = history.key(events[place].to_numpy()[row[order]], instant[order])
-    order = np.argsort(keys)
-    last = _found(keys[order], history.key(events[place], events["at"]))
-    seen = {name: np.append(0, change[order].cumsum())[last] for name, change in changes.items()}
-    return pd.DataFrame({"own": own, **seen}, index=events.index)
-
-
-def _found(keys: Array, asked: Array) -> Array:
-    """`searchsorted` of keys in no order: several times as fast when they are sorted first."""
-    order = np.argsort(asked)
-    found = np.empty_like(order)
-    found[order] = np.searchsorted(keys, asked[order])
-    return found
+    come = events[["at", "known_at"]].max(axis=1)
+    gone = events["at"] + 30 * _DAY
+    pair = events[[place]].assign(pair=_pair(events, place, "guard"))[come < gone]
+    moves = pd.concat([pair.assign(at=come, step=1), pair.assign(at=gone, step=-1)]).sort_values("at")
+    times = moves.groupby("pair")["step"].cumsum()
+    moves["guards"] = ((moves["step"] > 0) & (times == 1)).astype(int) - ((moves["step"] < 0) & (times == 0))
+    moves["squares"] = 2 * moves["step"] * times - 1
+    moves["times"] = moves["step"]
+    totals = ["guards", "times", "squares"]
+    moves[totals] = moves.groupby(place)[totals].cumsum()
+    asked = events[[place, "at"]].assign(row=events.index).sort_values("at")
+    seen = pd.merge_asof(asked, moves[[place, "at", *totals]], on="at", by=place, allow_exact_matches=False)
+    return seen.set_index("row")[totals].fillna(0).sort_index()
 
 
 # The families of features
 
 
-def _own(history: _History) -> Frame:
-    events, sites = history.events, history.sites
-    site = events["site"].to_numpy()
-    centre = (sites[axis].to_numpy()[site] for axis in ("latitude", "longitude"))
-    early = (events["scheduled"] - events["at"]) / (60 * _SECOND)
+def _own(events: Frame) -> Frame:
+    early = (events["scheduled_start"] - events["at"]) / pd.Timedelta(minutes=1)
+    middle = events[["site_latitude", "site_longitude"]].set_axis(_AXES, axis=1)
     return pd.DataFrame(
         {
             "hour_of_day": events["hour"] // 1,
             "day_of_week": events["weekday"],
             "is_weekend": events["weekday"] >= 5,
-            "is_holiday": _is_holiday(sites["country"], site, events["day"].to_numpy()),
-            "gps_drift_meters": _meters(events["latitude"], events["longitude"], *centre).clip(upper=10_000),
+            "is_holiday": _is_holiday(events),
+            "gps_drift_meters": _meters(events, middle).clip(upper=10_000),
             "face_recognition_confidence": events["face_confidence"],
-            "minutes_early": early.where(events["published"] < events["at"]),
+            "minutes_early": early.where(events["published_at"] < events["at"]),
             **{name: events[name] for name in ("is_mock_location", "entry_source", "face_attempts")},
         }
     )
 
 
-def _of_guard(history: _History) -> Frame:
-    events, keys = history.events, history.events[["guard", "at", "seen"]]
-    weekend = (events["weekday"] >= 5).astype(int)
-    mismatch = (events["face_verified"] == 0).astype(int)
-    times, weekends = _in_window(history, keys, keys.assign(one=1, weekend=weekend), "guard", 90)
-    (mismatches,) = _in_window(history, keys, keys.assign(mismatch=mismatch), "guard", 30)
-    at, last = keys["at"].to_numpy(), _newest_seen(history, keys)
+def _is_holiday(events: Frame) -> Column:
+    """1, 0 or NaN (no calendar)."""
+    found = pd.Series(np.nan, events.index)
+    supported = holidays.list_supported_countries()
+    for country, local in events.groupby("country")["local"]:
+        if country in supported:
+            years = local.dt.year.unique()
+            calendar = holidays.country_holidays(country, years=years, expand=False)
+            holiday = local.dt.normalize().isin(pd.to_datetime(list(calendar)))
+            found.loc[local.index] = holiday.astype(float)
+    return found
+
+
+def _of_guard(events: Frame) -> Frame:
+    events = events.assign(
+        one=1, weekend=(events["weekday"] >= 5).astype(int), mismatch=(events["face_verified"] == 0).astype(int)
+    )
+    quarter, month = (
+        _sums(events, _window(events, "guard", days), _hidden(events, "guard", days), values)
+        for days, values in ((90, ["one", "weekend"]), (30, ["mismatch"]))
+    )
+    newest = events["at"].reindex(_newest(events, "guard", 90)).set_axis(events.index)
     return pd.DataFrame(
         {
-            "weekend_work_frequency": weekends / np.where(times > 0, times, np.nan),
-            "biometric_mismatch_count_30d": mismatches,
-            "time_since_last_event": np.where(last < 0, _DAY, (at - at[last]).clip(max=_DAY)) / _SECOND,
-            "travel_speed_kmh": _travel_speed(history),
+            "weekend_work_frequency": quarter["weekend"] / quarter["one"],
+            "biometric_mismatch_count_30d": month["mismatch"],
+            "time_since_last_event": ((events["at"] - newest) / _SECOND).fillna(86_400).clip(upper=86_400),
+            "travel_speed_kmh": _travel_speed(events),
         }
     )
 
 
-def _travel_speed(history: _History) -> Column:
-    fixes = history.events[["latitude", "longitude", "at"]]
-    last = _newest_seen(history, history.events[history.events["latitude"].notna()])
-    there = fixes.reindex(last).set_axis(fixes.index)
-    gap = fixes["at"] - there["at"]
-    meters = _meters(fixes["latitude"], fixes["longitude"], there["latitude"], there["longitude"])
-    return (meters / gap * (3.6 * _SECOND)).where(gap <= 90 * _DAY)
+def _travel_speed(events: Frame) -> Column:
+    fixes = events.loc[events["latitude"].notna(), [*_AXES, "guard", "at", "known_at"]]
+    there = fixes.reindex(_newest(fixes, "guard", 90)).set_axis(fixes.index)
+    return _meters(fixes, there) / ((fixes["at"] - there["at"]) / _SECOND) * 3.6
 
 
-def _among_guards(history: _History) -> Frame:
-    seen = _guards_seen(history, history.events[["guard", "site", "at", "seen"]], "site")
+def _at_site(events: Frame) -> Frame:
+    late = events["at"] - events["scheduled_start"] > _LATE_AFTER
+    events = events.assign(
+        one=1,
+        late=late.astype(int),
+        rostered=events["scheduled_start"].notna().astype(int),
+        known_with_shift=events[["known_at", "published_at"]].max(axis=1),
+    ).sort_values(["guard_site", "at"], kind="stable")
+    window, hidden = _window(events, "guard_site", 30), _hidden(events, "guard_site", 30)
+    own = _sums(events, window, hidden, ["one"])["one"]
+    unpublished = _hidden(events, "guard_site", 30, "known_with_shift")
+    lateness = _sums(events, window, unpublished, ["late", "rostered"])
+    seen = _guards_seen(events, "site")
     # (own - times / guards) / spread, in whole numbers for as long as possible.
     spread = np.sqrt(seen["guards"] * seen["squares"] - seen["times"] ** 2)
-    zscore = (seen["own"] * seen["guards"] - seen["times"]) / spread.where(spread > 0)
-    return pd.DataFrame({"check_in_frequency_zscore": zscore.clip(-3, 3)})
-
-
-def _at_site(history: _History) -> Frame:
-    pair = (history.events["guard"] * len(history.sites) + history.events["site"]).factorize()[0]
-    events = history.events.assign(pair=pair)
+    zscore = (own * seen["guards"] - seen["times"]) / spread.where(spread > 0)
     return pd.DataFrame(
         {
-            "location_consistency_score": _location_consistency(history, events),
-            "late_arrival_rate": _late_arrival_rate(history, events),
+            "location_consistency_score": _location_consistency(events, window, hidden),
+            "late_arrival_rate": lateness["late"] / lateness["rostered"],
+            "check_in_frequency_zscore": zscore.clip(-3, 3),
         }
     )
 
 
-def _location_consistency(history: _History, events: Frame) -> Array:
-    """Positions are taken from the middle of those at the site: squares of small numbers lose no digits."""
-    fixes = events.loc[events["latitude"].notna(), ["pair", "at", "seen", "site", "latitude", "longitude"]]
-    apart = fixes[["latitude", "longitude"]]
-    apart = apart - apart.groupby(fixes["site"]).transform("mean")
-    past = fixes[["pair", "at", "seen"]].assign(one=1, **apart, **(apart**2).add_prefix("squared_"))
-    times, *sums = _in_window(history, events, past, "pair", 30)
-    times = np.where(times < 5, np.nan, times)
-    latitude, longitude, latitude_squared, longitude_squared = (total / times for total in sums)
-    variances = (latitude_squared - latitude**2, longitude_squared - longitude**2)
-    spread = sum(np.sqrt(variance.clip(min=0)) for variance in variances) / 2
-    return np.clip(1 - spread / 0.01, 0, 1)
+def _location_consistency(events: Frame, window: Any, hidden: Frame) -> Column:
+    """The spreads of windows in which positions are hidden are taken anew, from the others one by one."""
+    spread = window[_AXES].std(ddof=0).set_axis(events.index)
+    number = window["latitude"].count().set_axis(events.index)
+    fixes = events.loc[events["latitude"].notna(), ["guard_site", "at", "known_at", *_AXES]]
+    anew = hidden.loc[hidden["past"].isin(fixes.index), "row"].unique()
+    asked = events.loc[anew, ["guard_site", "at"]].assign(row=anew)
+    pairs = asked.merge(fixes, on="guard_site", suffixes=("", "_past"))
+    seen = (pairs["at_past"] < pairs["at"]) & (pairs["known_at"] < pairs["at"])
+    by_row = pairs[seen & (pairs["at_past"] >= pairs["at"] - 30 * _DAY)].groupby("row")
+    spread.loc[anew] = by_row[_AXES].std(ddof=0).reindex(anew)
+    number.loc[anew] = by_row.size().reindex(anew)
+    return (1 - spread.mean(axis=1) / 0.01).clip(0, 1).where(number >= 5)
 
 
-def _late_arrival_rate(history: _History, events: Frame) -> Array:
-    """An event counts from when its shift is published, too."""
-    rostered = events[events["scheduled"].notna()]
-    past = rostered[["pair", "at"]].assign(
-        seen=np.maximum(rostered["seen"], rostered["published"]).clip(upper=history.span - 1).astype(int),
-        one=1,
-        late=(rostered["at"] - rostered["scheduled"] > _LATE_AFTER).astype(int),
-    )
-    times, late = _in_window(history, events, past, "pair", 30)
-    return late / np.where(times > 0, times, np.nan)
-
-
-def _on_device(history: _History) -> Frame:
+def _on_device(events: Frame) -> Frame:
     """Only the events with a device."""
-    events = history.events.loc[history.events["device"] >= 0, ["guard", "device", "at", "seen"]]
-    gap = events["at"] - _other_guard_seen(history, events)
+    events = events.loc[events["device"] >= 0, ["guard", "device", "at", "known_at"]]
+    events = events.sort_values(["device", "at"])
+    shared = events[events.groupby("device")["guard"].transform("nunique") > 1]
+    other = shared["at"].reindex(_newest(shared, "device", 30, of_others=True)).set_axis(shared.index)
     return pd.DataFrame(
         {
-            "device_guards_30d": _guards_seen(history, events, "device")["guards"],
-            "seconds_since_other_guard_on_device": (gap / _SECOND).where(gap <= 30 * _DAY),
+            "device_guards_30d": _guards_seen(events, "device")["guards"],
+            "seconds_since_other_guard_on_device": (shared["at"] - other) / _SECOND,
         }
     )
 
 
-def _other_guard_seen(history: _History, events: Frame) -> Array:
-    """For each event the newest punch-in of another guard on its device that it sees; NaN for none.
-
-    Per device two punch-ins are carried along: the newest, and the newest of any guard but that one's.
-    """
-    keys = history.key(events["device"], events["seen"])
-    order = np.argsort(keys, kind="stable")
-    device, guard, at = (events[name].to_numpy()[order] for name in ("device", "guard", "at"))
-    newest = pd.Series(at).groupby(device).cummax().to_numpy()
-    starts = np.append(True, device[1:] != device[:-1])
-    before = np.where(starts, -1, np.append(-1, newest[:-1]))
-    leader = guard[np.maximum.accumulate(np.where(at > before, np.arange(at.size), 0))]
-    turns = starts | np.append(True, leader[1:] != leader[:-1])
-    candidate = np.where(turns, before, np.where(guard != leader, at, -1))
-    second = pd.Series(candidate).groupby(turns.cumsum()).cummax().to_numpy()
-    last = np.searchsorted(keys[order], history.key(events["device"], events["at"])) - 1
-    found = np.where(leader[last] == events["guard"], second[last], newest[last])
-    known = (last >= 0) & (device[last] == events["device"]) & (found >= 0)
-    return np.where(known, found, np.nan)
+# Profiles
 
 
-# Profiles: tables with a line for each guard (or each value of a guard) and a column for each snapshot
-
-
-class _Tally:
-    """Counts events into the snapshots whose 90 days hold them: in at the first, out after the last."""
-
-    def __init__(self, history: _History) -> None:
-        snapshots, events = history.snapshots, history.events
-        come = np.searchsorted(snapshots, events["seen"], side="right")
-        gone = np.searchsorted(snapshots - 90 * _DAY, events["at"], side="right")
-        self._held = come < gone
-        self._come, self._gone = come[self._held], gone[self._held]
-        self._width = snapshots.size + 1
-
-    def table(self, group: Array, weights: Array | None = None) -> Array:
-        """Per group and snapshot the number of events, or the sum of their `weights`."""
-        size, start = (int(group.max()) + 1) * self._width, group[self._held] * self._width
-        held = None if weights is None else weights[self._held]
-        change = np.bincount(start + self._come, held, size) - np.bincount(start + self._gone, held, size)
-        return change.reshape(-1, self._width).cumsum(axis=1)[:, :-1]
-
-
-def _against_profile(history: _History) -> Frame:
-    """Only the events whose profile is sufficient."""
-    tally, guard = _Tally(history), history.events["guard"].to_numpy()
-    observations = tally.table(guard)
-    snapshot = _latest_profile(history, observations)
-    sufficient = (snapshot >= 0) & (observations[guard, snapshot] >= _SUFFICIENT_OBSERVATIONS)
-    events, profile = history.events[sufficient], (guard[sufficient], snapshot[sufficient])
-    mean, spread, resultant = (field[profile] for field in _hours(history, tally, observations))
-    face_mean, face_spread = (field[profile] for field in _faces(history, tally))
-    unusual, most = {}, np.zeros_like(observations)
-    for name in ("hour", "weekday", "site"):
-        number, usual, most = _usual(tally, guard, history.events[name].to_numpy().astype(int))
-        unusual[f"profile_{name}_is_unusual"] = ~usual[number[sufficient], snapshot[sufficient]]
-    site_share = most[profile] / observations[profile]
+def _against_profile(events: Frame) -> Frame:
+    """Only the events whose latest profile is sufficient."""
+    angle = events["hour"] / _HOURS_PER_RADIAN
+    events = events.assign(hour_of_day=events["hour"].astype(int), across=np.cos(angle), up=np.sin(angle))
+    profiles = pd.concat([_profiles(events, pd.Timestamp(at)) for at in tenant.SNAPSHOTS])
+    own = events[["guard", "at", "hour", "hour_of_day", "weekday", "site", "face_confidence"]]
+    own = own.assign(row=events.index).sort_values("at")
+    held = pd.merge_asof(own, profiles, left_on="at", right_on="snapshot_at", by="guard").set_index("row")
+    held = held[held["observations"] >= _SUFFICIENT_OBSERVATIONS]
+    face = held["face_confidence"] - held["face_mean"]
     return pd.DataFrame(
         {
-            **unusual,
-            "profile_hour_deviation": _hours_apart(events["hour"], mean) / spread.clip(min=0.25),
-            "profile_face_deviation": (events["face_confidence"] - face_mean) / face_spread.clip(min=0.01),
-            "profile_observations": observations[profile],
-            "profile_consistency_score": (resultant + site_share) / 2,
-        },
-        index=events.index,
+            "profile_hour_is_unusual": _is_unusual(held, "hour_of_day"),
+            "profile_weekday_is_unusual": _is_unusual(held, "weekday"),
+            "profile_site_is_unusual": _is_unusual(held, "site"),
+            "profile_hour_deviation": _hours_apart(held["hour"], held["hour_mean"])
+            / held["hour_spread"].clip(lower=0.25),
+            "profile_face_deviation": face / held["face_spread"].clip(lower=0.01),
+            "profile_observations": held["observations"],
+            "profile_consistency_score": held["consistency_score"],
+        }
     )
 
 
-def _latest_profile(history: _History, observations: Array) -> Array:
-    """For each event the snapshot of its guard's latest profile, -1 for none."""
-    snapshots = np.arange(history.snapshots.size)
-    profiled = np.where(observations >= _MINIMUM_OBSERVATIONS, snapshots, -1)
-    latest = np.maximum.accumulate(profiled, axis=1)
-    before = np.searchsorted(history.snapshots, history.events["at"], side="right") - 1
-    return np.where(before >= 0, latest[history.events["guard"], before], -1)
+def _profiles(events: Frame, at: pd.Timestamp) -> Frame:
+    """The profiles of a snapshot, by guard; usual_hour_of_day_0 to _2 and so on are the usual values."""
+    seen = (events["at"] >= at - 90 * _DAY) & (events["at"] < at) & (events["known_at"] < at)
+    events = events[seen]
+    by_guard = events.groupby("guard")
+    mean = by_guard[["across", "up", "face_confidence"]].mean()
+    resultant = np.hypot(mean["across"], mean["up"]).clip(upper=1)
+    directed = resultant.where(resultant >= 1e-9)
+    observations, most = by_guard.size(), events.groupby(["guard", "site"]).size().groupby("guard").max()
+    profiles = pd.DataFrame(
+        {
+            "snapshot_at": at,
+            "observations": observations,
+            "hour_mean": np.arctan2(mean["up"], mean["across"]).where(directed.notna()) * _HOURS_PER_RADIAN,
+            "hour_spread": np.sqrt(-2 * np.log(directed)) * _HOURS_PER_RADIAN,
+            "face_mean": mean["face_confidence"],
+            "face_spread": by_guard["face_confidence"].std(ddof=0),
+            "consistency_score": (resultant + most / observations) / 2,
+        }
+    )
+    profiles = profiles[observations >= _MINIMUM_OBSERVATIONS]
+    return profiles.join([_usual(events, name) for name in ("hour_of_day", "weekday", "site")]).reset_index()
 
 
-def _hours(history: _History, tally: _Tally, observations: Array) -> tuple[Array, Array, Array]:
-    """Circular mean (-12 to 12) and spread of the hours, NaN if they cancel out; mean resultant length."""
-    guard, angle = history.events["guard"].to_numpy(), history.events["hour"].to_numpy() / _HOURS_PER_RADIAN
-    across, up = tally.table(guard, np.cos(angle)), tally.table(guard, np.sin(angle))
-    resultant = (np.hypot(across, up) / np.maximum(observations, 1)).clip(max=1)
-    directed = np.where(resultant < 1e-9, np.nan, resultant)
-    mean = np.where(resultant < 1e-9, np.nan, np.arctan2(up, across) * _HOURS_PER_RADIAN)
-    return mean, np.sqrt(-2 * np.log(directed)) * _HOURS_PER_RADIAN, resultant
+def _usual(events: Frame, name: str) -> Frame:
+    """By guard the three most frequent values of `name`; of equally frequent ones the smallest first."""
+    times = events.groupby(["guard", name]).size()
+    top = times.sort_values(ascending=False, kind="stable").groupby("guard").head(3).reset_index(name)
+    top["place"] = top.groupby("guard").cumcount()
+    return top.pivot(index="guard", columns="place", values=name).add_prefix(f"usual_{name}_")
 
 
-def _hours_apart(hour: Column, other: Array) -> Column:
+def _is_unusual(held: Frame, name: str) -> Column:
+    usual = [column for column in held.columns if column.startswith(f"usual_{name}_")]
+    return ~held[usual].eq(held[name], axis=0).any(axis=1)
+
+
+def _hours_apart(hour: Column, other: Column) -> Column:
     return 12 - (12 - (hour - other).abs() % 24).abs()
 
 
-def _faces(history: _History, tally: _Tally) -> tuple[Array, Array]:
-    """Mean and spread of the face confidence, NaN where none is known."""
-    guard, face = history.events["guard"].to_numpy(), history.events["face_confidence"].to_numpy()
-    known, face = ~np.isnan(face), np.nan_to_num(face)
-    times = tally.table(guard, known).round()
-    times = np.where(times > 0, times, np.nan)
-    mean, squared = tally.table(guard, face) / times, tally.table(guard, face * face) / times
-    return mean, np.sqrt((squared - mean * mean).clip(min=0))
+_FAMILIES: Final = (_own, _of_guard, _at_site, _on_device, _against_profile)
 
 
-def _usual(tally: _Tally, guard: Array, value: Array) -> tuple[Array, Array, Array]:
-    """The number of each event's pair of guard and `value`; per pair whether it is among the guard's three
-    most frequent (ties: smallest value first); per guard how often the most frequent one was seen."""
-    base = int(value.max()) + 1
-    number, pairs = pd.factorize(guard * base + value, sort=True)
-    times = pd.DataFrame(tally.table(number))
-    by_guard: Any = times.groupby(pairs // base)
-    usual = (by_guard.rank(method="first", ascending=False) <= 3) & (times > 0)
-    return number, usual.to_numpy(), by_guard.max().to_numpy()
-
-
-_FAMILIES: Final = (_among_guards, _at_site, _against_profile, _on_device, _of_guard, _own)
-
-
-def _meters(latitude: Column, longitude: Column, other_latitude: Any, other_longitude: Any) -> Column:
-    """Great-circle distance between positions in degrees."""
-    here, there = np.radians(latitude), np.radians(other_latitude)
-    across = np.radians(other_longitude - longitude)
-    chord = np.sin((there - here) / 2) ** 2 + np.cos(here) * np.cos(there) * np.sin(across / 2) ** 2
+def _meters(here: Frame, there: Frame) -> Column:
+    """Great-circle distance between the positions of each row."""
+    latitude, longitude, other_latitude, other_longitude = (
+        np.radians(place[axis]) for place in (here, there) for axis in _AXES
+    )
+    chord = (
+        np.sin((other_latitude - latitude) / 2) ** 2
+        + np.cos(latitude) * np.cos(other_latitude) * np.sin((other_longitude - longitude) / 2) ** 2
+    )
     return 2 * _EARTH_RADIUS_METERS * np.arcsin(np.sqrt(chord.clip(upper=1)))

@@ -117,8 +117,9 @@ def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
     ]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
     seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
+    by_time, by_arrival = seen["punch_in_at"].arg_sort(), seen["visible"].arg_sort()
     with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, seen), ("site_id", "device_id"))
+        site, device = threads.map(partial(_at_place, seen, by_time, by_arrival), ("site_id", "device_id"))
     return pl.concat(
         [
             site.select(_check_in_frequency_zscore()),
@@ -128,12 +129,11 @@ def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
     )
 
 
-def _at_place(seen: pl.DataFrame, place: str) -> pl.DataFrame:
+def _at_place(seen: pl.DataFrame, by_time: pl.Series, by_arrival: pl.Series, place: str) -> pl.DataFrame:
     """By row of `seen`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
     places, guards = code_count(seen[place]), code_count(seen["guard_id"])
-    by_time = seen["punch_in_at"].arg_sort()
-    past, past_starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
-    arriving, _ = sweeps.call(sweeps.grouped, seen[place], seen["visible"].arg_sort(), places)
+    past, starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
+    arriving, _ = sweeps.call(sweeps.grouped, seen[place], by_arrival, places)
     found = sweeps.call(
         sweeps.at_places,
         seen["punch_in_at"],
@@ -142,7 +142,7 @@ def _at_place(seen: pl.DataFrame, place: str) -> pl.DataFrame:
         seen["is_asked"],
         past,
         arriving,
-        past_starts,
+        starts,
         guards,
         DAYS_30,
     )

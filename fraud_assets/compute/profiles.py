@@ -247,13 +247,15 @@ class _Seen:
     first: sweeps.Integers
     end: sweeps.Integers
 
-    def moments(self, value: str, visible: str = "visible") -> tuple[pl.Series, pl.Series, pl.Series]:
-        """By query the number, mean and population spread of the known values; null without one."""
-        found = sweeps.call(
-            sweeps.moments, self.observed[value], self.observed[visible], self.at, self.first, self.end
-        )
-        number, mean, spread = map(pl.Series, found)
-        return number, mean.fill_nan(None), spread.fill_nan(None)
+    def means(self, value: str, visible: str = "visible") -> tuple[sweeps.Integers, sweeps.Floats]:
+        """By query the number and mean of the known values; NaN without one."""
+        rows = self.observed
+        return sweeps.call(sweeps.means, rows[value], rows[visible], self.at, self.first, self.end)
+
+    def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
+        """By query the population standard deviation of the values with this `mean`."""
+        rows = self.observed
+        return sweeps.call(sweeps.spreads, rows[value], rows["visible"], self.at, mean, self.first, self.end)
 
     def most_frequent(self, code: pl.Series, values: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
         """By query the three most frequent of `values`, their shares, and how many different ones there are.
@@ -277,21 +279,20 @@ def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
 
 
 def _means(seen: _Seen) -> pl.DataFrame:
-    observations, night_share, _ = seen.moments("is_night")
-    _, face_mean, face_spread = seen.moments("face")
-    return pl.DataFrame(
-        {
-            "observations": observations,
-            "night_shift_share": night_share,
-            "punctuality": seen.moments("is_punctual", visible="visible_with_shift")[1],
-            "face_confidence_mean": face_mean,
-            "face_confidence_spread": face_spread,
-            "gps_drift_mean_meters": seen.moments("drift")[1],
-            "accuracy_mean_meters": seen.moments("accuracy")[1],
-            "across": seen.moments("across")[1],
-            "up": seen.moments("up")[1],
-        }
-    )
+    observations, night_share = seen.means("is_night")
+    face_mean = seen.means("face")[1]
+    numbers = {
+        "observations": observations,
+        "night_shift_share": night_share,
+        "punctuality": seen.means("is_punctual", visible="visible_with_shift")[1],
+        "face_confidence_mean": face_mean,
+        "face_confidence_spread": seen.spreads("face", face_mean),
+        "gps_drift_mean_meters": seen.means("drift")[1],
+        "accuracy_mean_meters": seen.means("accuracy")[1],
+        "across": seen.means("across")[1],
+        "up": seen.means("up")[1],
+    }
+    return pl.DataFrame(numbers, nan_to_null=True)
 
 
 def _most_frequent(seen: _Seen) -> pl.DataFrame:

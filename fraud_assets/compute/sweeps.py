@@ -256,35 +256,36 @@ def at_own_site(
     rostered, late = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
     positions, spread = np.zeros(len(at), np.int64), np.full(len(at), np.nan)
     before, newest = np.full(len(happened), -1, np.int64), np.full(sites, -1, np.int64)
+    here = np.empty(len(happened), np.int64)
     for one in range(len(starts) - 1):
         past = starts[one]
         for query in range(asking_starts[one], asking_starts[one + 1]):
-            now, here = at[query], own_site[query]
+            now = at[query]
             while past < starts[one + 1] and happened[past] < now:
                 before[past], newest[site[past]] = newest[site[past]], past
                 past += 1
-            event, known, north, east = newest[here], 0, 0.0, 0.0
+            event, known, north, east = newest[own_site[query]], 0, 0.0, 0.0
             while event >= starts[one] and happened[event] >= now - window:
-                if visible[event] < now and published[event] < now:
-                    rostered[query] += 1
-                    late[query] += is_late[event]
-                if visible[event] < now and not isnan(latitude[event]):
-                    known += 1
-                    north += latitude[event]
-                    east += longitude[event]
+                if visible[event] < now:
+                    if published[event] < now:
+                        rostered[query] += 1
+                        late[query] += is_late[event]
+                    if not isnan(latitude[event]):
+                        here[known] = event
+                        known += 1
+                        north += latitude[event]
+                        east += longitude[event]
                 event = before[event]
             if known == 0:
                 continue
             north, east = north / known, east / known
-            event, rest_north, rest_east, square_north, square_east = newest[here], 0.0, 0.0, 0.0, 0.0
-            while event >= starts[one] and happened[event] >= now - window:
-                if visible[event] < now and not isnan(latitude[event]):
-                    off_north, off_east = latitude[event] - north, longitude[event] - east
-                    rest_north += off_north
-                    rest_east += off_east
-                    square_north += off_north * off_north
-                    square_east += off_east * off_east
-                event = before[event]
+            rest_north = rest_east = square_north = square_east = 0.0
+            for event in here[:known]:
+                off_north, off_east = latitude[event] - north, longitude[event] - east
+                rest_north += off_north
+                rest_east += off_east
+                square_north += off_north * off_north
+                square_east += off_east * off_east
             positions[query] = known
             square_north -= rest_north * rest_north / known
             square_east -= rest_east * rest_east / known
@@ -311,33 +312,42 @@ def windows(
     return first, end
 
 
-def moments(
+def means(
     value: Floats, visible: Integers, at: Integers, first: Integers, end: Integers
-) -> tuple[Integers, Floats, Floats]:
-    """By query the number, mean and population spread of the visible values (NaN: not known) in first..end.
-
-    The spread is that of Chan, Golub and LeVeque (1983), eq. 1.7: two passes, and what rounding left in the
-    mean is taken off again. Without a value both are NaN.
-    """
-    number = np.zeros(len(at), np.int64)
-    mean, spread = np.full(len(at), np.nan), np.full(len(at), np.nan)
+) -> tuple[Integers, Floats]:
+    """By query the number and mean of the visible values in first..end (NaN: not known; no mean)."""
+    number, mean = np.zeros(len(at), np.int64), np.full(len(at), np.nan)
     for query in range(len(at)):
         now, known, total = at[query], 0, 0.0
         for event in range(first[query], end[query]):
             if visible[event] < now and not isnan(value[event]):
                 known += 1
                 total += value[event]
-        if known == 0:
-            continue
-        centre, rest, square = total / known, 0.0, 0.0
+        if known > 0:
+            number[query], mean[query] = known, total / known
+    return number, mean
+
+
+def spreads(
+    value: Floats, visible: Integers, at: Integers, mean: Floats, first: Integers, end: Integers
+) -> Floats:
+    """By query the population standard deviation of the values of `means`; NaN where there is no mean.
+
+    Chan, Golub and LeVeque (1983), eq. 1.7: a second pass over the distances from the mean, from which is
+    taken off what rounding left in it.
+    """
+    spread = np.full(len(at), np.nan)
+    for query in range(len(at)):
+        now, known, rest, square = at[query], 0, 0.0, 0.0
         for event in range(first[query], end[query]):
             if visible[event] < now and not isnan(value[event]):
-                off = value[event] - centre
+                off = value[event] - mean[query]
+                known += 1
                 rest += off
                 square += off * off
-        number[query], mean[query] = known, centre
-        spread[query] = sqrt(max(square - rest * rest / known, 0.0) / known)
-    return number, mean, spread
+        if known > 0:
+            spread[query] = sqrt(max(square - rest * rest / known, 0.0) / known)
+    return spread
 
 
 def most_frequent(

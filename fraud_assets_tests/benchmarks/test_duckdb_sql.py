@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,7 +9,13 @@ from hypothesis import example, given, settings
 
 from benchmarks import duckdb_sql, tenant
 from fraud_assets.domain.schemas import FEATURES, History
+from fraud_assets_tests import builders
 from fraud_assets_tests.benchmarks.told import edges, small_tenants, with_bursts, wrong
+from fraud_assets_tests.compute.oracle import Row
+
+MONDAY = tenant.SNAPSHOTS[10]
+"""Midnight UTC, when a snapshot is made."""
+NOWHERE: Row = {"latitude": None, "longitude": None}
 
 
 def in_any_order(history: History) -> History:
@@ -29,6 +36,35 @@ def test_ties_window_edges_and_late_knowledge_are_as_in_the_slow_definition(hist
     with TemporaryDirectory() as temporary:
         tenant.write(history, Path(temporary))
         assert wrong(duckdb_sql.rows(Path(temporary)), history) == []
+
+
+def two_weekdays() -> list[Row]:
+    """Thirty events before MONDAY on two weekdays only, and one at its very instant."""
+    past = [MONDAY - timedelta(days=number // 15 + 3, minutes=number) for number in range(30)]
+    return [{"event_id": f"e{number}", "punch_in_at": at} for number, at in enumerate([*past, MONDAY])]
+
+
+def at_the_edges_of_windows() -> list[Row]:
+    """Before one event: another a month earlier that was late, a position of longer than a quarter ago,
+    and another guard's event on the device that becomes known only now."""
+    now = MONDAY + timedelta(hours=12)
+    return [
+        {"event_id": "old", "punch_in_at": now - timedelta(days=91)},
+        {"event_id": "late", "punch_in_at": now - timedelta(days=30), "shift_id": "h1", **NOWHERE},
+        {"event_id": "seen", "punch_in_at": now - timedelta(hours=3), "guard_id": "g2"},
+        {"event_id": "unseen", "punch_in_at": now - timedelta(hours=1), "guard_id": "g2", "known_at": now},
+        {"event_id": "now", "punch_in_at": now},
+    ]
+
+
+@pytest.mark.parametrize("events", [two_weekdays(), at_the_edges_of_windows()])
+def test_an_instant_at_an_edge_counts_as_in_the_slow_definition(events: list[Row], tmp_path: Path) -> None:
+    started = MONDAY - timedelta(days=30)
+    shift: Row = {"scheduled_start": started, "scheduled_end": MONDAY, "published_at": started}
+    guards: list[Row] = [{"guard_id": "g1"}, {"guard_id": "g2"}]
+    history = builders.history(guard=guards, shift=[shift], attendance_event=events)
+    tenant.write(history, tmp_path)
+    assert wrong(duckdb_sql.rows(tmp_path), history) == []
 
 
 def test_the_totals_are_those_of_the_rows(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, tenants
 
 RULES = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 PASSES = (sweeps.grouped, sweeps.at_places, sweeps.of_guards, sweeps.at_own_site)
-PASSES += (sweeps.windows, sweeps.moments, sweeps.most_frequent)
+PASSES += (sweeps.windows, sweeps.means, sweeps.spreads, sweeps.most_frequent)
 offsets = st.sampled_from([0.0, 40.4, -179.999999, 1e9])
 steps = st.sampled_from([0.0, 1e-9, 1e-6, 0.5, -1e-6, 300.0])
 adversarial = st.builds(
@@ -73,12 +73,11 @@ def test_no_pass_calls_anything_of_this_package() -> None:
 
 
 def one_window(values: list[float]) -> tuple[int, float, float]:
-    """The moments of one query that sees all `values`."""
-    visible = np.zeros(len(values), np.int64)
-    number, mean, spread = sweeps.moments(
-        np.array(values), visible, np.array([1]), np.array([0]), np.array([len(values)])
-    )
-    return number[0], mean[0], spread[0]
+    """Number, mean and spread for one query that sees all `values`."""
+    value, visible = np.array(values), np.zeros(len(values), np.int64)
+    at, first, end = np.array([1]), np.array([0]), np.array([len(values)])
+    number, mean = sweeps.means(value, visible, at, first, end)
+    return number[0], mean[0], sweeps.spreads(value, visible, at, mean, first, end)[0]
 
 
 def exact_spread(values: list[float]) -> float:
