@@ -75,8 +75,10 @@ def _read(folder: Path) -> Frame:
     sites = sites.rename(columns={axis: f"site_{axis}" for axis in _AXES})
     events = events.join(shifts.set_index("shift_id"), on="shift_id")
     events = events.join(sites.set_index("site_id"), on="site_id")
+    for name in ("at", "known_at", "scheduled_start", "published_at"):
+        events[name] = events[name].dt.tz_localize(None)
     for name in ("guard", "site", "device"):
-        events[name] = events[f"{name}_id"].factorize()[0]
+        events[name] = events[f"{name}_id"].factorize(sort=True)[0]
     in_order: Column = (events["guard"].diff() > 0) | (events["at"].diff() >= pd.Timedelta(0))
     if not in_order.iloc[1:].all():
         raise ValueError("expected events sorted by guard_id and punch_in_at; write them with tenant.write")
@@ -84,8 +86,8 @@ def _read(folder: Path) -> Frame:
     events["entry_source"] = pd.Categorical(events["entry_source"], ENTRY_SOURCES).codes
     events["face_confidence"] = (1 - events["face_distance"] / 0.4).clip(lower=0)
     for zone, here in events.groupby("tz")["at"]:
-        events.loc[here.index, "local"] = here.dt.tz_convert(zone).dt.tz_localize(None)
-    events["weekday"] = events["local"].dt.weekday
+        events.loc[here.index, "local"] = here.dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None)
+    events["weekday"] = events["local"].dt.day_of_week
     events["hour"] = (events["local"] - events["local"].dt.normalize()) / pd.Timedelta(hours=1)
     return events.drop(columns=[*_IDS, "shift_id", "tz", "face_distance"])
 
@@ -228,7 +230,8 @@ def _at_site(events: Frame) -> Frame:
         late=late.astype(int),
         rostered=events["scheduled_start"].notna().astype(int),
         known_with_shift=events[["known_at", "published_at"]].max(axis=1),
-    ).sort_values(["guard_site", "at"], kind="stable")
+    )
+    events = events.sort_values("guard_site", kind="stable").reset_index(names="row")
     window, hidden = _window(events, "guard_site", 30), _hidden(events, "guard_site", 30)
     own = _sums(events, window, hidden, ["one"])["one"]
     unpublished = _hidden(events, "guard_site", 30, "known_with_shift")
@@ -243,7 +246,7 @@ def _at_site(events: Frame) -> Frame:
             "late_arrival_rate": lateness["late"] / lateness["rostered"],
             "check_in_frequency_zscore": zscore.clip(-3, 3),
         }
-    )
+    ).set_index(events["row"])
 
 
 def _location_consistency(events: Frame, window: Any, hidden: Frame) -> Column:
@@ -264,7 +267,7 @@ def _location_consistency(events: Frame, window: Any, hidden: Frame) -> Column:
 def _on_device(events: Frame) -> Frame:
     """Only the events with a device."""
     events = events.loc[events["device"] >= 0, ["guard", "device", "at", "known_at"]]
-    events = events.sort_values(["device", "at"])
+    events = events.sort_values(["device", "at"]).reset_index(names="row")
     shared = events[events.groupby("device")["guard"].transform("nunique") > 1]
     other = shared["at"].reindex(_newest(shared, "device", 30, of_others=True)).set_axis(shared.index)
     return pd.DataFrame(
@@ -272,7 +275,7 @@ def _on_device(events: Frame) -> Frame:
             "device_guards_30d": _guards_seen(events, "device")["guards"],
             "seconds_since_other_guard_on_device": (shared["at"] - other) / _SECOND,
         }
-    )
+    ).set_index(events["row"])
 
 
 # Profiles
@@ -282,7 +285,7 @@ def _against_profile(events: Frame) -> Frame:
     """Only the events whose latest profile is sufficient."""
     angle = events["hour"] / _HOURS_PER_RADIAN
     events = events.assign(hour_of_day=events["hour"].astype(int), across=np.cos(angle), up=np.sin(angle))
-    profiles = pd.concat([_profiles(events, pd.Timestamp(at)) for at in tenant.SNAPSHOTS])
+    profiles = pd.concat([_profiles(events, pd.Timestamp(at).tz_localize(None)) for at in tenant.SNAPSHOTS])
     own = events[["guard", "at", "hour", "hour_of_day", "weekday", "site", "face_confidence"]]
     own = own.assign(row=events.index).sort_values("at")
     held = pd.merge_asof(own, profiles, left_on="at", right_on="snapshot_at", by="guard").set_index("row")
@@ -329,7 +332,7 @@ def _profiles(events: Frame, at: pd.Timestamp) -> Frame:
 def _usual(events: Frame, name: str) -> Frame:
     """By guard the three most frequent values of `name`; of equally frequent ones the smallest first."""
     times = events.groupby(["guard", name]).size()
-    top = times.sort_values(ascending=False, kind="stable").groupby("guard").head(3).reset_index(name)
+    top = times.sort_values(ascending=False, kind="stable").groupby("guard").head(3).reset_index()
     top["place"] = top.groupby("guard").cumcount()
     return top.pivot(index="guard", columns="place", values=name).add_prefix(f"usual_{name}_")
 

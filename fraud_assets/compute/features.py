@@ -86,7 +86,7 @@ def batches(
         events, rostered, known = pl.collect_all(
             [numbered.filter(own), shifts.filter(own), profiles.filter(own).sort("guard_id", "snapshot_at")]
         )
-        seen = in_time(observe(events, sites, rostered))
+        seen = in_time(observe(events, sites, rostered)).with_columns(site=_code("site_id"))
         asked = seen.filter(is_asked)
         found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
         return EventFeatures.cast(
@@ -99,10 +99,16 @@ def batches(
     return in_parallel(described, guard_batches(past, size))
 
 
-def code_count(*codes: pl.Series) -> int:
-    """How many codes there may be, from 0 on, in columns of whole numbers."""
-    largest = [code.cast(pl.Int64).to_numpy().max() for code in codes if code.len()]
-    return 1 + max(map(int, largest), default=-1)
+def _code(name: str) -> pl.Expr:
+    """A code from 0 on for each id of a column, -1 for none. Only codes of one column of one frame compare:
+    the categories are forgotten with it."""
+    return (
+        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64).fill_null(-1)
+    )
+
+
+def _code_count(codes: pl.Series) -> int:
+    return int(codes.to_numpy().max(initial=-1)) + 1
 
 
 def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
@@ -110,11 +116,7 @@ def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
 
     check_in_frequency_zscore, device_guards_30d, other_guard_at.
     """
-    ids = {name: pl.Categories.random() for name in ("guard_id", "site_id", "device_id")}
-    codes = [
-        pl.col(name).cast(pl.Categorical(pool)).to_physical().cast(pl.Int64).fill_null(-1)
-        for name, pool in ids.items()
-    ]
+    codes = [_code(name).alias(name) for name in ("guard_id", "site_id", "device_id")]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
     seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
     by_time, by_arrival = seen["punch_in_at"].arg_sort(), seen["visible"].arg_sort()
@@ -131,7 +133,7 @@ def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
 
 def _at_place(seen: pl.DataFrame, by_time: pl.Series, by_arrival: pl.Series, place: str) -> pl.DataFrame:
     """By row of `seen`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
-    places, guards = code_count(seen[place]), code_count(seen["guard_id"])
+    places, guards = _code_count(seen[place]), _code_count(seen["guard_id"])
     past, starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
     arriving, _ = sweeps.call(sweeps.grouped, seen[place], by_arrival, places)
     found = sweeps.call(
@@ -194,22 +196,20 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
 
 def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
     """By row of `asked` what its guard did at its site: late_arrival_rate, location_consistency_score."""
-    ids = pl.Categorical(pl.Categories.random())
-    site, own_site = (frame["site_id"].cast(ids).to_physical() for frame in (seen, asked))
     rostered, late, positions, spread = sweeps.call(
         sweeps.at_own_site,
         seen["punch_in_at"],
         seen["visible"],
         starts(seen, guards),
-        site,
+        seen["site"],
         seen["latitude"],
         seen["longitude"],
         seen["published_at"],
         seen["is_late"],
         asked["punch_in_at"],
-        own_site,
+        asked["site"],
         starts(asked, guards),
-        code_count(site, own_site),
+        _code_count(seen["site"]),
         DAYS_30,
     )
     numbers = {"rostered": rostered, "late": late, "positions": positions, "spread": spread}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from fraud_assets.compute import features, profiles
+from fraud_assets.compute import features, profiles, quality
 from fraud_assets.domain.schemas import FEATURES, EventFeatures, History, Profile
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests import builders
@@ -16,14 +17,14 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, Oracle, Row, same, tena
 
 EARLY = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 GUARDS = ["g1", "g2", "g3"]
+WEEKS = [DST_NIGHT - timedelta(days=days) for days in (61, 30, 7, 1, 0)]
 NO_PROFILES = Profile.create_empty()
 quick = settings(max_examples=40)
 some_tenants = tenants.filter(lambda history: history.attendance_event.height > 0)
 
 
 def profiled(history: History) -> pl.DataFrame:
-    weeks = [DST_NIGHT - timedelta(days=days) for days in (61, 30, 7, 1, 0)]
-    return profiles.build(history, weeks, GUARDS, EARLY).profiles
+    return profiles.build(history, WEEKS, GUARDS, EARLY).profiles
 
 
 def everything(history: History, known_profiles: pl.DataFrame = NO_PROFILES) -> pl.DataFrame:
@@ -70,6 +71,30 @@ def test_the_future_does_not_change_the_past(history: History, data: st.DataObje
     before = known_before(history, at)
     then = features.compute(event, before, known_profiles.filter(pl.col("snapshot_at") <= at))
     assert_frame_equal(then, features.compute(event, history, known_profiles), check_exact=True)
+
+
+@quick
+@given(some_tenants, st.data())
+def test_an_event_alone_from_the_source_of_its_moment_is_described_as_in_bulk(
+    history: History, data: st.DataObject
+) -> None:
+    """The whole way twice: rows with repeats as read, set aside and counted, profiled, described."""
+    repeated = pl.concat([history.attendance_event, any_event(history, data)])
+    as_read = replace(history, attendance_event=repeated.with_columns(unreadable=pl.lit(None, pl.String)))
+    event = any_event(history, data)
+    at = event["punch_in_at"][0]
+    bulk = quality.clean(as_read, "acme", at + timedelta(days=200)).history
+    then = quality.clean(known_before(as_read, at), "acme", at).history
+    snapshots = [moment for moment in WEEKS if moment <= at]
+    alone = features.compute(
+        event, then, profiles.build(then, snapshots, GUARDS, EARLY).profiles if snapshots else NO_PROFILES
+    )
+    together = features.compute(
+        bulk.attendance_event, bulk, profiles.build(bulk, WEEKS, GUARDS, EARLY).profiles
+    )
+    in_bulk = together.join(event, on="event_id", how="semi")
+    if in_bulk.height:
+        assert_frame_equal(alone, in_bulk, check_exact=True)
 
 
 @quick
