@@ -14,7 +14,6 @@ What begins also ceases, so a running sum over the whole stream is zero again wh
 or device begins. It needs no partitions, which cost several times as much, and integers keep it exact.
 """
 
-# ruff: noqa: S608 (every statement is made of this module's constants)
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

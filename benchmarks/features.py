@@ -1,4 +1,4 @@
-"""All features of all events, beside what a user would pick instead: `python -m benchmarks.features --events N`.
+"""All features of all events, beside what a user would pick instead: `python -m benchmarks.features`.
 
 Each contender runs in a process of its own on the same Parquet files and must come to the same numbers;
 its seconds are those from reading the files to the last feature, imports not counted. With --json FILE
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 
 SMALL: Final = 10_000
 """Events of a small tenant, for which no fixed cost should be noticed."""
 
-_PEERS: Final = {"duckdb": "duckdb_sql", "pandas": "pandas_rolling"}
-_SAMPLE: Final = 300
+_MODULES: Final = {"duckdb": "duckdb_sql", "pandas": "pandas_rolling"}
+_SAMPLE: Final = 3_000
 """Events of the loop that asks for one event at a time; the others are taken to cost the same."""
 
 
@@ -46,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
     parser.add_argument("--events", type=lambda text: int(float(text)), default=100_000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--without", nargs="*", default=[], choices=["duckdb", "pandas", "per_event"])
+    parser.add_argument("--without", nargs="*", default=[], choices=[*_MODULES, "per_event"])
     parser.add_argument("--folder", type=Path, help="where the Parquet files are made, and found again")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -73,7 +74,7 @@ def _compared(events: int, without: list[str], folder: Path) -> dict[str, Any]:
             "seconds"
         ],
     }
-    for name in (*_PEERS, "per_event"):
+    for name in (*_MODULES, "per_event"):
         if name not in without:
             found = _line(name, largest, _fresh(name, _tenant(folder, largest)), ours)
             _must_agree(name, ours["totals"], found["totals"])
@@ -86,8 +87,7 @@ def _tenant(folder: Path, events: int) -> Path:
     """The folder of a tenant with `events` events; made in a process of its own, if it is not there."""
     made = folder / str(events)
     if not (made / "outcome.parquet").exists():
-        code = f"from benchmarks import tenant; from pathlib import Path; tenant.write(tenant.generate({events}), Path({str(made)!r}))"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.tenant", str(events), str(made)], check=True)
     return made
 
 
@@ -108,14 +108,27 @@ def _fresh(contender: str, folder: Path, environment: dict[str, str] | None = No
 
 def _measured(contender: str, folder: Path) -> dict[str, Any]:
     """Seconds, peak memory and totals by feature of one contender, in this process."""
-    module = importlib.import_module(f"benchmarks.{_PEERS.get(contender, contender)}")
+    module = importlib.import_module(f"benchmarks.{_MODULES.get(contender, contender)}")
     if contender == "per_event":
         return _scaled(module, folder)
     start = time.perf_counter()
     totals = module.run(folder)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "peak_mib": peak, "totals": totals}
+    return {"seconds": seconds, "peak_mib": _peak_mib(), "totals": totals}
+
+
+def _scaled(module: Any, folder: Path) -> dict[str, Any]:
+    """The seconds that a loop over all events would take, from a sample of them."""
+    events = pl.scan_parquet(folder / "attendance_event.parquet").select(pl.len()).collect().item()
+    with tempfile.TemporaryDirectory() as scratch:
+        database = Path(scratch) / "events.sqlite"
+        module.prepare(folder, database)
+        done, seconds = module.run(database, _SAMPLE)
+    return {"seconds": seconds * events / done, "peak_mib": _peak_mib(), "totals": {}}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _exponent(measured: list[tuple[int, float]]) -> float:

@@ -4,6 +4,7 @@ It has what costs time: shared kiosks, guards at several sites, rows that arrive
 to the second, four time zones of which three change their clocks, and values that are not known.
 """
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,6 @@ from fraud_assets.domain.schemas import (
     ENTRY_SOURCES,
     SOURCE_TABLES,
     History,
-    Profile,
     SourceTable,
     source_columns,
 )
@@ -60,11 +60,6 @@ def write(history: History, folder: Path) -> None:
     for name in SOURCE_TABLES:
         frame: pl.DataFrame = getattr(history, name)
         frame.write_parquet(folder / f"{name}.parquet", row_group_size=_ROW_GROUP)
-
-
-def no_profiles() -> pl.DataFrame:
-    """An empty Profile table."""
-    return Profile.create_empty()
 
 
 def _sites(count: int, random: np.random.Generator) -> pl.DataFrame:
@@ -185,3 +180,7 @@ def _typed(name: SourceTable, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         columns.get(column, pl.lit(None)).cast(dtype).alias(column) for column, dtype in schema.items()
     )
+
+
+if __name__ == "__main__":
+    write(generate(int(sys.argv[1])), Path(sys.argv[2]))

@@ -79,6 +79,7 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     """Profiles of every active guard at the cycle's start, and the weekly ones behind the dataset."""
     as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
     cleaned = platform.history(tenant, as_of)
+    before = _shares_before(platform, tenant, as_of)
     fingerprint = profiles.fingerprint(rules)
     stored = _stored_profiles(platform, tenant, fingerprint)
     made = profiles.refresh(stored, cleaned.history, as_of, rules, quality.corrupt_guards(cleaned, rules))
@@ -86,7 +87,7 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
         "as_of": as_of.isoformat(),
         "settings": fingerprint,
         "set_aside": cleaned.set_aside.write_json(),
-        "shares": quality.shares(cleaned, _shares_before(platform, tenant, as_of)).write_json(),
+        "shares_set_aside": quality.compared(cleaned, before).write_json(),
     }
     version = platform.tables.write(tenant, "profiles", made.profiles, facts)
     # The newest version holds every snapshot that counts; unlike a dataset's, no model names an older one.
@@ -106,22 +107,26 @@ def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.Da
 
 
 def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataFrame:
-    """table, share_before of the cycle before; a cycle that is repeated has the same one before it again."""
+    """What this cycle's shares are compared with; the same again for a cycle that is repeated."""
     try:
-        facts = platform.tables.facts(tenant, "profiles")
+        cycle_before = datetime.fromisoformat(platform.tables.facts(tenant, "profiles")["as_of"])
+        stored = rows_set_aside(platform, tenant).shares
     except TableNotFound:
-        facts = {}
-    stored = pl.read_json(facts.get("shares", "[]").encode(), schema=quality.SHARES)
-    is_repeated = bool(facts) and datetime.fromisoformat(facts["as_of"]) >= as_of
-    return stored.select("table", share_before="share_before" if is_repeated else "share")
+        cycle_before, stored = as_of, pl.DataFrame(schema=quality.SHARES)
+    if cycle_before >= as_of:
+        return stored.select("table", "period", "share_before", "share_before_rise")
+    return quality.to_compare_with(stored, platform.settings(tenant).set_aside_jump)
 
 
 def rows_set_aside(platform: Platform, tenant: str) -> RowsSetAside:
-    """As `refresh_profiles` counted them. Raises TableNotFound."""
+    """As `refresh_profiles` counted them; empty if an earlier release made the profiles.
+
+    Raises TableNotFound.
+    """
     facts = platform.tables.facts(tenant, "profiles")
     return RowsSetAside(
-        by_rule=pl.read_json(facts["set_aside"].encode(), schema=quality.BY_RULE),
-        shares=pl.read_json(facts["shares"].encode(), schema=quality.SHARES),
+        by_rule=pl.read_json(facts.get("set_aside", "[]").encode(), schema=quality.BY_RULE),
+        shares=pl.read_json(facts.get("shares_set_aside", "[]").encode(), schema=quality.SHARES),
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import polars as pl
 import polars.selectors as cs
@@ -14,6 +15,8 @@ import polars.selectors as cs
 from fraud_assets.compute import features
 from fraud_assets.domain.schemas import FEATURES, History, TrainingDataset
 from fraud_assets.domain.settings import Settings
+
+_ROWS_AT_ONCE: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,10 @@ def digest(frame: pl.DataFrame) -> str:
     floats print in their shortest exact form. Arrow's own bytes would also depend on what lies under
     a null, on chunks, and on whether a text is stored as an Enum; a round through a table changes those.
     """
-    rows = frame.sort("punch_in_at", "event_id").write_ndjson()
-    return hashlib.sha256(f"{','.join(frame.columns)}\n{rows}".encode()).hexdigest()
+    content = hashlib.sha256(f"{','.join(frame.columns)}\n".encode())
+    for some in frame.sort("punch_in_at", "event_id").iter_slices(_ROWS_AT_ONCE):
+        content.update(some.write_ndjson().encode())
+    return content.hexdigest()
 
 
 def summary(frame: pl.DataFrame, previous: pl.DataFrame | None = None) -> pl.DataFrame:

@@ -8,7 +8,6 @@ tables stand here:
     conflicting_id     another row has the same id and other content; all of them are set aside
     other_tenant       the row belongs to another tenant
     unknown_time_zone  the site's `tz` is not an IANA name
-    position_is_not_null_island  the site lies at (0, 0), as the rule of an event's own position has it
     unknown_guard      no such guard, or its row is set aside; likewise unknown_site
     unknown_event      an outcome of an event that was not read, or is not known yet
     event_set_aside    an outcome of an event that is set aside
@@ -18,7 +17,7 @@ tables stand here:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, cast
 
 import dataframely as dy
@@ -33,10 +32,20 @@ CORRUPT_FROM_EVENTS: Final = 3
 UNKNOWN_SHIFT: Final = "unknown_shift"
 """The one rule whose rows are kept."""
 
-BY_RULE: Final = pl.Schema({"table": pl.String, "rule": pl.String, "rows": pl.Int64})
-SHARES: Final = pl.Schema({"table": pl.String, "share": pl.Float64, "share_before": pl.Float64})
+RECENT: Final = timedelta(days=7)
+"""What was learned so long before a cycle also has a share of its own: in all rows a bad night is lost."""
 
-_LEARNED_AT: Final = ("known_at", "published_at", "decided_at")
+SHARE_FROM_ROWS: Final = 20
+"""Fewer rows than this say nothing about the share that is bad: one row in 20 is 5 points."""
+
+BY_RULE: Final = pl.Schema({"table": pl.String, "rule": pl.String, "rows": pl.Int64})
+
+_SHARES_NOW: Final = pl.Schema(
+    {"table": pl.String, "period": pl.String, "rows": pl.Int64, "share": pl.Float64, "rule": pl.String}
+)
+SHARES: Final = pl.Schema({**_SHARES_NOW, "share_before": pl.Float64, "share_before_rise": pl.Float64})
+
+_LEARNED_AT: Final = ("known_at", "published_at")
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class Cleaned:
     set_aside   table, rule, rows; sorted. A row that breaks two rules counts under both; the events
                 under `unknown_shift` are kept
     totals      table, read, not_known_yet, set_aside, kept; one line a table, each row in one count
+    shares      table, period, rows, share, rule: of the rows known, all and those learned within
+                `RECENT`, the share that is set aside (null below `SHARE_FROM_ROWS`), and the most
+                frequent rule; a table without an instant of learning has no recent rows
     by_guard    table (guard, attendance_event), guard_id, read, set_aside, reasons: this tenant's
                 rows without the repeated ones, which lose nothing
     """
@@ -54,6 +66,7 @@ class Cleaned:
     history: History
     set_aside: pl.DataFrame
     totals: pl.DataFrame
+    shares: pl.DataFrame
     by_guard: pl.DataFrame
 
 
@@ -63,11 +76,9 @@ def clean(history: History, tenant: str, as_of: datetime) -> Cleaned:
     A table that lacks a column or has another type than its schema is the reader's error, not a bad
     row: polars or dataframely raises.
     """
-    placed = {
-        "unknown_time_zone": _is_unknown_zone(history.site),
-        "position_is_not_null_island": (pl.col("latitude") == 0) & (pl.col("longitude") == 0),
-    }
-    site = _check("site", history.site, tenant, as_of, placed)
+    site = _check(
+        "site", history.site, tenant, as_of, {"unknown_time_zone": _is_unknown_zone(history.site)}
+    )
     guard = _check("guard", history.guard, tenant, as_of, {})
     posted = {
         "unknown_guard": _is_absent("guard_id", guard.kept),
@@ -86,6 +97,7 @@ def clean(history: History, tenant: str, as_of: datetime) -> Cleaned:
         history=History(site.kept, guard.kept, shift.kept, events, outcome.kept),
         set_aside=_by_rule(checked, unknown_shifts),
         totals=_totals(checked),
+        shares=pl.concat(_shares(each) for each in checked),
         by_guard=pl.concat([_by_guard(guard, tenant), _by_guard(event, tenant)]),
     )
 
@@ -123,31 +135,47 @@ def in_words(cleaned: Cleaned, table: SourceTable) -> str | None:
     return f"{amount} {table} rows were set aside: {rules}"
 
 
-def shares(cleaned: Cleaned, before: pl.DataFrame) -> pl.DataFrame:
-    """table, share, share_before: of each table's known rows the share that is set aside, now and `before`.
+def compared(cleaned: Cleaned, before: pl.DataFrame) -> pl.DataFrame:
+    """The shares with what they are compared with, as `to_compare_with` tells it; the schema is SHARES."""
+    return cleaned.shares.join(before, on=["table", "period"], how="left", maintain_order="left")
 
-    `before` has the columns table, share_before. Null: no rows, or nothing to compare with.
+
+def to_compare_with(shares: pl.DataFrame, limit: float) -> pl.DataFrame:
+    """table, period, share_before, share_before_rise for the cycle after the one with these `shares`.
+
+    Rows that turn bad fill the recent ones a night at a time, and each part alone may be below `limit`;
+    so a share that grows by a day's part of `limit` still rises, and what it was before that is kept.
+    A null share leaves both as they were.
     """
-    known = pl.col("set_aside") + pl.col("kept")
-    share = pl.when(known > 0).then(pl.col("set_aside") / known)
-    return cleaned.totals.select("table", share=share).join(
-        before, on="table", how="left", maintain_order="left"
+    is_rising = _rise("share_before", "share") > limit / RECENT.days
+    before_rise = pl.when(is_rising).then("share_before_rise").otherwise("share")
+    return shares.select(
+        "table",
+        "period",
+        share_before=pl.coalesce("share", "share_before"),
+        share_before_rise=pl.coalesce(before_rise, "share_before_rise"),
     )
 
 
-def jumps(shares: pl.DataFrame, set_aside: pl.DataFrame, limit: float) -> list[str]:
-    """A sentence's part for each table whose share rose by more than `limit`; null before counts as 0.
+def jumps(shares: pl.DataFrame, limit: float) -> list[str]:
+    """A sentence's part for each share whose rise came to more than `limit` in this cycle.
 
-    `shares` has the schema SHARES, `set_aside` the schema BY_RULE.
+    `shares` has the schema SHARES; a share that is not known counts as 0. A rise is told once, however
+    far it goes on.
     """
-    # Rounded, because 0.55 - 0.50 is a little more than 0.05.
-    rise = (pl.col("share") - pl.col("share_before").fill_null(0)).round(9)
+    is_jump = _rise("share_before_rise", "share") > limit
+    is_told = _rise("share_before_rise", "share_before") > limit
+    told = shares.filter(is_jump & ~is_told).select("table", "share", "period", "share_before_rise", "rule")
     return [
-        f"{table}: {share:.1%} of the rows set aside, "
-        f"{'not known' if before is None else f'{before:.1%}'} in the cycle before, "
-        f"most often under {_most_frequent(set_aside, table)[0][0]}"
-        for table, share, before in shares.filter(rise > limit).iter_rows()
+        f"{table}: {share:.1%} of {period} set aside, "
+        f"{'not known' if before is None else f'{before:.1%}'} before, most often under {rule}"
+        for table, share, period, before, rule in told.iter_rows()
     ]
+
+
+def _rise(start: str, end: str) -> pl.Expr:
+    """Rounded, because 0.55 - 0.50 is a little more than 0.05."""
+    return (pl.col(end).fill_null(0) - pl.col(start).fill_null(0)).round(9)
 
 
 def _most_frequent(set_aside: pl.DataFrame, table: str) -> list[tuple[str, int]]:
@@ -160,6 +188,7 @@ def _most_frequent(set_aside: pl.DataFrame, table: str) -> list[tuple[str, int]]
 class _Checked:
     """One table after its rules.
 
+    periods     the numbers of the known rows, repeats included: all, and the recent ones if it tells
     rows        the known rows, numbered, without repeats
     breaches    row, rule; one line for each rule that a row breaks, repeats included
     kept        the rows that break none, as they go into the clean history
@@ -168,6 +197,7 @@ class _Checked:
     table: SourceTable
     read: int
     not_known_yet: int
+    periods: Mapping[str, pl.Series]
     rows: pl.DataFrame
     breaches: pl.DataFrame
     kept: pl.DataFrame
@@ -189,7 +219,8 @@ def _check(
     breaches = pl.concat([repeats, _of_schema(rows, schema), _of_rules(rows, {**everywhere, **broken})])
     good = rows.join(breaches, on="row", how="anti", maintain_order="left")
     kept = good.select(source_columns(schema).names())
-    return _Checked(table, read.height, read.height - known.height, rows, breaches, kept)
+    periods = _periods(known, as_of)
+    return _Checked(table, read.height, read.height - known.height, periods, rows, breaches, kept)
 
 
 def _as_read(table: pl.DataFrame) -> pl.DataFrame:
@@ -200,9 +231,18 @@ def _as_read(table: pl.DataFrame) -> pl.DataFrame:
 
 def _is_not_known_yet(table: pl.DataFrame, as_of: datetime) -> pl.Expr:
     """An instant beyond LATEST is not a late one but an impossible one: the schema sets it aside."""
-    learned = [name for name in _LEARNED_AT if name in table.columns]
+    learned = [name for name in (*_LEARNED_AT, "decided_at") if name in table.columns]
     late = [pl.col(name).is_between(as_of, LATEST, closed="right").fill_null(False) for name in learned]
     return pl.any_horizontal(pl.lit(False), *late)
+
+
+def _periods(known: pl.DataFrame, as_of: datetime) -> dict[str, pl.Series]:
+    """A row is recent unless it says that it is not: its instant may be missing, unread or impossible."""
+    periods = {"all rows": known["row"]}
+    for name in set(_LEARNED_AT) & set(known.columns):
+        is_old = pl.col(name).is_between(EARLIEST, as_of - RECENT).fill_null(False)
+        periods[f"the last {RECENT.days} days"] = known.filter(~is_old)["row"]
+    return periods
 
 
 def _of_schema(rows: pl.DataFrame, schema: type[dy.Schema]) -> pl.DataFrame:
@@ -267,6 +307,22 @@ def _totals(checked: Sequence[_Checked]) -> pl.DataFrame:
         }
         for each in checked
     )
+
+
+def _shares(checked: _Checked) -> pl.DataFrame:
+    lines = [
+        (checked.table, period, rows.len(), *_share(rows, checked.breaches))
+        for period, rows in checked.periods.items()
+    ]
+    return pl.DataFrame(lines, schema=_SHARES_NOW, orient="row")
+
+
+def _share(rows: pl.Series, breaches: pl.DataFrame) -> tuple[float | None, str | None]:
+    """Of the rows with these numbers the share that breaks a rule, and the rule that most of them break."""
+    broken = breaches.filter(pl.col("row").is_in(rows.implode()))
+    is_enough = rows.len() >= SHARE_FROM_ROWS
+    share = broken["row"].n_unique() / rows.len() if is_enough else None
+    return share, cast("str | None", broken["rule"].mode().min())
 
 
 def _by_guard(checked: _Checked, tenant: str) -> pl.DataFrame:

@@ -63,7 +63,15 @@ class _SourceRow(dy.Schema):
         return pl.col("unreadable").is_null()
 
 
-class Site(_SourceRow):
+class _Placed(_SourceRow):
+    """What has a position: null island, (0, 0) off Africa, is what a device without one reports."""
+
+    @dy.rule()
+    def position_is_not_null_island(cls) -> pl.Expr:
+        return ~((pl.col("latitude") == 0) & (pl.col("longitude") == 0)).fill_null(False)
+
+
+class Site(_Placed):
     """Where guards are posted. `radius_m` is the geofence in metres."""
 
     site_id = dy.String(primary_key=True, min_length=1)
@@ -102,7 +110,7 @@ class Shift(_SourceRow):
         return pl.col("scheduled_end") > pl.col("scheduled_start")
 
 
-class AttendanceEvent(_SourceRow):
+class AttendanceEvent(_Placed):
     """One punch-in with its punch-out, if any."""
 
     event_id = dy.String(primary_key=True, min_length=1)
@@ -134,10 +142,6 @@ class AttendanceEvent(_SourceRow):
     @dy.rule()
     def position_is_whole(cls) -> pl.Expr:
         return pl.col("latitude").is_null() == pl.col("longitude").is_null()
-
-    @dy.rule()
-    def position_is_not_null_island(cls) -> pl.Expr:
-        return ~((pl.col("latitude") == 0) & (pl.col("longitude") == 0)).fill_null(False)
 
 
 class Outcome(_SourceRow):

@@ -29,18 +29,18 @@ def source_rows_are_sound(
 ) -> dg.AssetCheckResult:
     """Of no source table a much larger share of rows was set aside than in the tenant's cycle before.
 
-    Much larger: by more than the setting `set_aside_jump`; the first cycle is compared with 0. A share that
-    stays high is reported once, in the cycle in which it rose.
+    Of all rows, or of those learned in the last 7 days. Much larger: by more than the setting
+    `set_aside_jump`; the first cycle is compared with 0, and fewer than 20 rows have no share. A share that
+    stays high is reported once, in the cycle in which its rise passed the limit.
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
         found, limit = cycle.rows_set_aside(platform, tenant), platform.settings(tenant).set_aside_jump
-    jumps = quality.jumps(found.shares, found.by_rule, limit)
-    none = f"no source table's share of rows set aside rose by more than {limit * 100:g} percentage points"
+    jumps = quality.jumps(found.shares, limit)
     return dg.AssetCheckResult(
         passed=not jumps,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(jumps) or none,
+        description="; ".join(jumps) or _without_jumps(found, limit),
         metadata={
             "tenant": tenant,
             "rows_set_aside_by_rule": decisions.table(found.by_rule),
@@ -48,6 +48,12 @@ def source_rows_are_sound(
             "set_aside_jump": limit,
         },
     )
+
+
+def _without_jumps(found: cycle.RowsSetAside, limit: float) -> str:
+    if found.shares.is_empty():
+        return "the rows set aside are not known: an earlier release made the profiles"
+    return f"no source table's share of rows set aside rose by more than {limit * 100:g} percentage points"
 
 
 @dg.asset_check(asset="training_dataset", partitions_def=tenants)
