@@ -6,7 +6,6 @@ which it knows nothing may be missing. Rows are expected as `tenant.write` leave
 event id.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -63,8 +62,8 @@ def _totals(family: Frame) -> dict[str, tuple[int, float]]:
 def _read(folder: Path) -> Frame:
     """Events as numbers: guard, site, device (-1: not known), guard_site and entry_source.
 
-    at is the punch-in; weekday (Monday = 0) and hour (0 to 24, with its fraction) are of local; site_latitude,
-    site_longitude and country are the site's, scheduled_start and published_at the shift's.
+    at is the punch-in; weekday (Monday = 0) and hour (0 to 24, with its fraction) are of local; country and
+    site_latitude, site_longitude are the site's, scheduled_start and published_at the shift's.
     Raises ValueError if the events are not sorted by guard and punch-in.
     """
     columns = [*_IDS, *_FLAGS, *_AXES, "shift_id", "face_distance", "face_attempts", "entry_source"]
@@ -89,15 +88,10 @@ def _read(folder: Path) -> Frame:
         events.loc[at.index, "local"] = at.dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None)
     events["weekday"] = events["local"].dt.day_of_week
     events["hour"] = (events["local"] - events["local"].dt.normalize()) / pd.Timedelta(hours=1)
-    events["guard_site"] = _pair(events, "guard", "site")
+    events["guard_site"] = events.groupby(["guard", "site"]).ngroup()
     events["entry_source"] = pd.Categorical(events["entry_source"], ENTRY_SOURCES).codes
     events["face_confidence"] = (1 - events["face_distance"] / 0.4).clip(lower=0)
     return events.drop(columns=[*_IDS, "shift_id", "tz"]).astype(dict.fromkeys(_FLAGS, float))
-
-
-def _pair(events: Frame, one: str, other: str) -> Column:
-    """A number for each pair of values of two columns of numbers."""
-    return events[one] * (events[other].max() + 1) + events[other]
 
 
 # What an event sees. Events are sorted by `by` and at, and numbered from 0.
@@ -110,6 +104,7 @@ def _window(events: Frame, by: str, days: int, at_least: int = 1) -> Any:
 
 
 def _sums(events: Frame, by: str, days: int, values: list[str]) -> Frame:
+    """Over `_window`, of each of `values`."""
     return _window(events, by, days)[values].sum().fillna(0).set_axis(events.index)
 
 
@@ -121,7 +116,7 @@ def _hidden(events: Frame, by: str, days: int, known: str = "known_at") -> Frame
     ends = past.rename(columns={"past": "last", "at": "last_at"}).sort_values("last_at", kind="stable")
     late = pd.merge_asof(late, ends, left_on="until", right_on="last_at", by=by)
     # A late row is hidden from those that follow it, up to the last one before it became known.
-    pairs = late.loc[late.index.repeat((late["last"] - late["past"]).to_numpy()), ["past", "at"]]
+    pairs = late.loc[np.repeat(late.index, late["last"] - late["past"]), ["past", "at"]]
     pairs["row"] = pairs["past"] + pairs.groupby("past").cumcount() + 1
     return pairs.loc[events["at"].to_numpy()[pairs["row"]] > pairs["at"], ["row", "past"]]
 
@@ -158,9 +153,9 @@ def _guards_seen(events: Frame, place: str) -> Frame:
     """What each event sees at its `place` (site or device) in 30 days: guards, the number of different ones;
     times, the number of events; squares, the sum over the guards of their numbers of events squared."""
     come, gone = np.maximum(events["at"], events["known_at"]), events["at"] + 30 * _DAY
-    pair = events[[place]].assign(pair=_pair(events, place, "guard"))[come < gone]
-    moves = pd.concat([pair.assign(at=come, step=1), pair.assign(at=gone, step=-1)]).sort_values("at")
-    step, times = moves["step"], moves.groupby("pair")["step"].cumsum()
+    known = events[[place, "guard"]][come < gone]
+    moves = pd.concat([known.assign(at=come, step=1), known.assign(at=gone, step=-1)]).sort_values("at")
+    step, times = moves["step"], moves.groupby([place, "guard"])["step"].cumsum()
     # A guard comes with the first of their events and goes with the last; n² - (n - 1)² = 2n - 1.
     changes = pd.DataFrame(
         {"guards": step.where(times == (step > 0), 0), "times": step, "squares": 2 * step * times - 1}
@@ -211,7 +206,9 @@ def _of_guard(events: Frame) -> Frame:
         for days, values in ((90, ["one", "weekend"]), (30, ["mismatch"]))
     )
     since = (events["at"] - _newest_seen(events, "guard", 90)["at"]) / _SECOND
-    fixes = events[events["latitude"].notna()].reset_index(names="row")
+    fixes = events.loc[events["latitude"].notna(), ["guard", "at", "known_at", *_AXES]].reset_index(
+        names="row"
+    )
     there = _newest_seen(fixes, "guard", 90)
     speed = _meters(fixes, there) / ((fixes["at"] - there["at"]) / _SECOND) * 3.6
     return pd.DataFrame(
@@ -227,9 +224,11 @@ def _of_guard(events: Frame) -> Frame:
 def _at_site(events: Frame) -> Frame:
     late = events["at"] - events["scheduled_start"] > pd.Timedelta(minutes=15)
     rostered = events["scheduled_start"].notna()
-    events = events.assign(one=1, late=late.astype(int), rostered=rostered.astype(int))
+    known_at = events[["known_at", "published_at"]].max(axis=1)
+    events = events[["guard", "site", "guard_site", "at", "known_at", *_AXES]].assign(
+        one=1, late=late.astype(int), rostered=rostered.astype(int), shift_known_at=known_at
+    )
     events = events.sort_values("guard_site", kind="stable").reset_index(names="row")
-    events["shift_known_at"] = events[["known_at", "published_at"]].max(axis=1)
     sums = _sums(events, "guard_site", 30, ["one", "late", "rostered"])
     hidden = _hidden(events, "guard_site", 30)
     own = _without(sums[["one"]], events, hidden)["one"]
@@ -351,7 +350,5 @@ def _meters(here: Frame, there: Frame) -> Column:
     return 2 * _EARTH_RADIUS_METERS * np.arcsin(np.sqrt(chord.clip(upper=1)))
 
 
-_FAMILIES: Final[tuple[Callable[[Frame], Frame], ...]] = (
-    _at_site, _against_profile, _of_guard, _on_device, _own
-)  # fmt: skip
+_FAMILIES: Final = (_at_site, _against_profile, _of_guard, _on_device, _own)
 """The slowest first, so that the threads end together."""

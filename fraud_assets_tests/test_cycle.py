@@ -236,10 +236,11 @@ def test_a_dataset_of_an_earlier_release_does_not_know_what_was_set_aside(world:
 
 
 def shares_of_events(world: World) -> tuple[float | None, float | None]:
-    """Now, and in the cycle before."""
+    """Of all events: now, and in the cycle before."""
     cycle.refresh_profiles(world.platform, "acme")
     shares = cycle.rows_set_aside(world.platform, "acme").shares
-    [(now, before)] = shares.filter(pl.col("table") == "attendance_event").drop("table").rows()
+    of_all_events = shares.filter(pl.col("table") == "attendance_event", pl.col("period") == "all rows")
+    [(now, before)] = of_all_events.select("share", "share_before").rows()
     return now, before
 
 

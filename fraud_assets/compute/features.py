@@ -149,7 +149,7 @@ def _at_place(seen: pl.DataFrame, by_time: pl.Series, by_arrival: pl.Series, pla
         DAYS_30,
     )
     names = ("own_events", "guards", "events", "squares", "other_guard_at")
-    return pl.DataFrame(dict(zip(names, found, strict=True))).with_columns(_instant("other_guard_at"))
+    return sweeps.frame(dict(zip(names, found, strict=True))).with_columns(_instant("other_guard_at"))
 
 
 def _instant(name: str) -> pl.Expr:
@@ -186,7 +186,7 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
     fixes = seen.select(fix_at="punch_in_at", fix_latitude="latitude", fix_longitude="longitude")
     found = pl.Series(fix).replace(-1, None)
     numbers = {"events": events, "weekends": weekends, "mismatches": mismatches, "last_at": last_at}
-    return pl.DataFrame(numbers).select(
+    return sweeps.frame(numbers).select(
         _instant("last_at"),
         weekend_work_frequency=_share("weekends", "events"),
         biometric_mismatch_count_30d="mismatches",
@@ -214,7 +214,7 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> 
     )
     numbers = {"rostered": rostered, "late": late, "positions": positions, "spread": spread}
     score = (1 - pl.col("spread") * (1 / SPREAD_LIMIT_DEGREES)).clip(0, 1)
-    return pl.DataFrame(numbers).select(
+    return sweeps.frame(numbers).select(
         late_arrival_rate=_share("late", "rostered"),
         location_consistency_score=pl.when(pl.col("positions") >= POSITIONS_NEEDED).then(score),
     )

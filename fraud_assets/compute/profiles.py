@@ -39,6 +39,17 @@ _NO_DIRECTION: Final = 1e-9
 _RADIANS_PER_HOUR: Final = 2 * pi / 24
 _HOURS_PER_RADIAN: Final = 24 / (2 * pi)
 
+_READ: Final = (
+    "tenant_id",
+    *IN_TIME,
+    "site_id",
+    "shift_id",
+    "known_at",
+    "latitude",
+    "longitude",
+    "accuracy_m",
+    "face_distance",
+)
 _VALUES: Final = {
     "is_night": (pl.col("local_at").dt.hour() >= 20) | (pl.col("local_at").dt.hour() < 7),
     "is_punctual": ~pl.col("is_late"),
@@ -153,7 +164,7 @@ def batches(
 
     def profiled(guards: pl.Series) -> pl.DataFrame:
         own = of_guards(guards)
-        events, rostered = pl.collect_all([past.filter(own), shifts.filter(own)])
+        events, rostered = pl.collect_all([past.filter(own).select(_READ), shifts.filter(own)])
         rows = _observed(events, rostered, sites)
         bounds = starts(rows, guards)
         place = {guard: number for number, guard in enumerate(guards)}
@@ -292,7 +303,7 @@ def _means(seen: _Seen) -> pl.DataFrame:
         "across": seen.means("across")[1],
         "up": seen.means("up")[1],
     }
-    return pl.DataFrame(numbers, nan_to_null=True)
+    return sweeps.frame(numbers)
 
 
 def _most_frequent(seen: _Seen) -> pl.DataFrame:

@@ -76,9 +76,7 @@ def clean(history: History, tenant: str, as_of: datetime) -> Cleaned:
     A table that lacks a column or has another type than its schema is the reader's error, not a bad
     row: polars or dataframely raises.
     """
-    site = _check(
-        "site", history.site, tenant, as_of, {"unknown_time_zone": _is_unknown_zone(history.site)}
-    )
+    site = _check("site", history.site, tenant, as_of, {"unknown_time_zone": _is_unknown_zone(history.site)})
     guard = _check("guard", history.guard, tenant, as_of, {})
     posted = {
         "unknown_guard": _is_absent("guard_id", guard.kept),

@@ -12,7 +12,7 @@ nothing cancels out and the same window gives the same bits.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
 from math import isnan, nan, sqrt
@@ -47,6 +47,11 @@ def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | time
     if _met[kernel] >= COMPILE_FROM:
         return _compiled(kernel)(*arrays)
     return kernel(*(each.tolist() if isinstance(each, np.ndarray) else each for each in arrays))
+
+
+def frame(columns: Mapping[str, NDArray[Any]]) -> pl.DataFrame:
+    """What passes returned, as columns; NaN is null."""
+    return pl.DataFrame([pl.Series(name, values, nan_to_null=True) for name, values in columns.items()])
 
 
 def _array(value: pl.Series | NDArray[Any] | timedelta | int) -> NDArray[Any] | int:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from datetime import timedelta
 from fractions import Fraction
 from math import isnan
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -382,26 +383,77 @@ def test_the_words_say_how_many_rows_and_the_two_most_frequent_rules(
     assert quality.in_words(clean(attendance_event=rows), "attendance_event") == words
 
 
-NO_CYCLE_BEFORE = pl.DataFrame(schema={"table": pl.String, "share_before": pl.Float64})
+NOTHING_BEFORE = quality.to_compare_with(pl.DataFrame(schema=quality.SHARES), limit=0.05)
+ALL, LATELY = "all rows", "the last 7 days"
 
 
-def test_a_share_is_of_the_rows_known_and_null_without_rows() -> None:
-    late = {"event_id": "late", "known_at": _LATE}
-    cleaned = clean(attendance_event=[*events(good=3, bad=1), late])
-    found = quality.shares(cleaned, NO_CYCLE_BEFORE)
-    assert found.schema == quality.SHARES
-    assert found.rows() == [
-        ("site", 0.0, None), ("guard", 0.0, None), ("shift", None, None),
-        ("attendance_event", 0.25, None), ("outcome", None, None),
+def shares(cleaned: quality.Cleaned, table: str, column: str = "share") -> dict[str, Any]:
+    """Period -> share, or another column."""
+    return dict(cleaned.shares.filter(pl.col("table") == table).select("period", column).iter_rows())
+
+
+def test_a_share_is_of_the_rows_known() -> None:
+    late = {"event_id": "late", "latitude": 91.0, "known_at": _LATE}
+    cleaned = clean(attendance_event=[*events(good=15, bad=5), late])
+    assert shares(cleaned, "attendance_event") == {ALL: 0.25, LATELY: None}
+    assert quality.compared(cleaned, NOTHING_BEFORE).schema == quality.SHARES
+
+
+def test_a_row_that_breaks_two_rules_is_one_of_its_share() -> None:
+    assert shares(clean(attendance_event=events(15, 5, device_id="")), "attendance_event")[ALL] == 1.0
+    assert shares(clean(attendance_event=events(16, 4) * 2), "attendance_event")[ALL] == 0.6
+
+
+@pytest.mark.parametrize(("good", "share"), [(4, None), (5, 0.75)])
+def test_fewer_rows_than_twenty_have_no_share(good: int, share: float | None) -> None:
+    lately = clean(attendance_event=events(good, bad=15, known_at=AS_OF))
+    assert shares(lately, "attendance_event") == {ALL: share, LATELY: share}
+
+
+def test_the_tables_that_tell_when_a_row_was_learned_have_a_recent_share() -> None:
+    cleaned = clean()
+    assert cleaned.shares.select("table", "period").rows() == [
+        ("site", ALL), ("guard", ALL), ("shift", ALL), ("shift", LATELY),
+        ("attendance_event", ALL), ("attendance_event", LATELY), ("outcome", ALL), ("outcome", LATELY),
     ]  # fmt: skip
 
 
-def jumps(now: float | None, before: float | None, limit: float = 0.05) -> list[str]:
-    shares = pl.DataFrame([("site", now, before)], schema=quality.SHARES, orient="row")
-    rules = pl.DataFrame(
-        [("site", "b", 7), ("site", "a", 7), ("site", "c", 1)], quality.BY_RULE, orient="row"
-    )
-    return quality.jumps(shares, rules, limit)
+WEEK_AGO, MOMENT = AS_OF - timedelta(days=7), timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "is_recent"),
+    [
+        ("attendance_event", {"known_at": WEEK_AGO}, False),
+        ("attendance_event", {"known_at": WEEK_AGO + MOMENT}, True),
+        ("attendance_event", {"known_at": AS_OF}, True),
+        ("attendance_event", {"known_at": AS_OF.replace(year=1970)}, True),
+        ("attendance_event", {"known_at": AS_OF.replace(year=2150)}, True),
+        ("outcome", {"known_at": None, "decided_at": WEEK_AGO}, True),
+        ("outcome", {"known_at": None, "unreadable": "known_at"}, True),
+        ("outcome", {"known_at": WEEK_AGO, "decided_at": AS_OF}, False),
+        ("shift", {"published_at": WEEK_AGO}, False),
+        ("shift", {"published_at": WEEK_AGO + MOMENT}, True),
+    ],
+)
+def test_a_row_is_recent_unless_it_was_learned_seven_days_ago(
+    table: SourceTable, row: dict[str, Any], is_recent: bool
+) -> None:
+    assert shares(clean(**{table: [row]}), table, "rows") == {ALL: 1, LATELY: int(is_recent)}
+
+
+def test_each_share_has_the_rule_that_most_of_its_own_rows_break() -> None:
+    old = events(good=0, bad=5)
+    new = [{"event_id": f"n{n}", "guard_id": "nobody", "known_at": AS_OF} for n in range(3)]
+    cleaned = clean(attendance_event=old + new)
+    assert shares(cleaned, "attendance_event", "rule") == {ALL: "latitude|max", LATELY: "unknown_guard"}
+    assert shares(clean(), "attendance_event", "rule") == {ALL: None, LATELY: None}
+
+
+def compared(*rows: tuple[str, float | None, float | None]) -> pl.DataFrame:
+    """Shares of these periods of one table, now and before they rose, which was in the cycle before."""
+    lines = [("site", period, 99, now, "a", before, before) for period, now, before in rows]
+    return pl.DataFrame(lines, schema=quality.SHARES, orient="row")
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))
@@ -410,33 +462,96 @@ def test_a_jump_is_a_rise_by_more_than_the_limit_to_the_very_border(
     now: int, before: int, limit: int
 ) -> None:
     is_jump = Fraction(now - before, 200) > Fraction(limit, 100)
-    assert bool(jumps(now / 200, before / 200, limit / 100)) is is_jump
+    assert bool(quality.jumps(compared((ALL, now / 200, before / 200)), limit / 100)) is is_jump
 
 
 @pytest.mark.parametrize(
     ("now", "before", "said"),
     [
-        (0.4, 0.012, ["site: 40.0% of the rows set aside, 1.2% in the cycle before, most often under a"]),
-        (0.4, None, ["site: 40.0% of the rows set aside, not known in the cycle before, most often under a"]),
+        (0.4, 0.012, ["site: 40.0% of {} set aside, 1.2% before, most often under a"]),
+        (0.4, None, ["site: 40.0% of {} set aside, not known before, most often under a"]),
         (0.05, None, []),
         (None, 0.4, []),
         (None, None, []),
     ],
 )
+@pytest.mark.parametrize("period", [ALL, LATELY])
 def test_a_jump_is_told_with_both_shares_and_the_most_frequent_rule(
-    now: float | None, before: float | None, said: list[str]
+    period: str, now: float | None, before: float | None, said: list[str]
 ) -> None:
-    assert jumps(now, before) == said
+    assert quality.jumps(compared((period, now, before)), 0.05) == [each.format(period) for each in said]
 
 
-def test_each_table_that_jumped_is_told_causes_first() -> None:
-    cleaned = clean(site=[{"tz": "Mars/Olympus"}], attendance_event=[{"shift_id": "none"}], outcome=[{}])
-    told = quality.jumps(quality.shares(cleaned, NO_CYCLE_BEFORE), cleaned.set_aside, 0.05)
-    assert [(each.split(":")[0], each.split()[-1]) for each in told] == [
-        ("site", "unknown_time_zone"),
-        ("attendance_event", "unknown_site"),
-        ("outcome", "event_set_aside"),
+def test_each_share_that_jumped_is_told_causes_first() -> None:
+    numbers = range(20)
+    cleaned = clean(
+        site=[{"site_id": f"s{n}", "tz": "Mars/Olympus"} for n in numbers],
+        attendance_event=[{"event_id": f"e{n}", "known_at": AS_OF} for n in numbers],
+        outcome=[{"outcome_id": f"o{n}", "event_id": f"e{n}"} for n in numbers],
+    )
+    told = quality.jumps(quality.compared(cleaned, NOTHING_BEFORE), 0.05)
+    assert [(each.split(" set")[0], each.split()[-1]) for each in told] == [
+        (f"site: 100.0% of {ALL}", "unknown_time_zone"),
+        (f"attendance_event: 100.0% of {ALL}", "unknown_site"),
+        (f"attendance_event: 100.0% of {LATELY}", "unknown_site"),
+        (f"outcome: 100.0% of {ALL}", "event_set_aside"),
     ]
+
+
+def told_in(shares: Sequence[float | None]) -> list[int]:
+    """The cycles that tell a jump of more than 5 points, of one share in cycle after cycle."""
+    before, told = NOTHING_BEFORE, []
+    for cycle, share in enumerate(shares):
+        line = compared((LATELY, share, None)).drop("share_before", "share_before_rise")
+        now = line.join(before, on=["table", "period"], how="left")
+        told += [cycle] * len(quality.jumps(now, 0.05))
+        before = quality.to_compare_with(now, 0.05)
+    return told
+
+
+def lately(bad: Sequence[int]) -> list[float]:
+    """The recent shares of cycle after cycle, of so many bad ones in the hundred rows of each night."""
+    return [fmean(bad[night - 6 : night + 1]) / 100 for night in range(6, len(bad))]
+
+
+GOOD = [0] * 7
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ([*GOOD, 100, *GOOD], [1]),
+        ([*GOOD, 35, *GOOD], []),
+        ([*GOOD, 36, *GOOD], [1]),
+        ([*GOOD, 100, 0, 0, 100, *GOOD], [1, 4]),
+        ([*GOOD, 100, *GOOD, 100], [1, 9]),
+        ([*GOOD, 30, 30, 30, *GOOD], [2]),
+        ([40] * 21, [0]),
+    ],
+    ids=["a night", "at the limit", "over it", "two apart", "a week apart", "three nights", "always"],
+)
+def test_bad_nights_among_good_ones_are_told_once(bad: list[int], told: list[int]) -> None:
+    assert told_in(lately(bad)) == told
+
+
+@given(st.integers(0, 94), st.integers(6, 100))
+def test_a_level_that_begins_one_night_and_stays_is_told_once(level: int, rise: int) -> None:
+    higher = min(level + rise, 100)
+    is_first = [0] if level > 5 else []
+    told = told_in(lately([level] * 14 + [higher] * 21))
+    assert told[: len(is_first)] == is_first
+    [night] = told[len(is_first) :]
+    assert (night - 7) * (higher - level) > 7 * 5 >= (night - 8) * (higher - level)
+
+
+def test_a_share_that_creeps_up_as_bad_rows_gather_is_not_told() -> None:
+    assert told_in([night * 0.004 for night in range(60)]) == []
+
+
+def test_a_share_that_is_not_known_for_a_while_is_compared_with_the_last_one_known() -> None:
+    assert told_in([0.2, None, None, 0.2]) == [0]
+    assert told_in([0.2, None, None, 0.26]) == [0, 3]
+    assert told_in([0.0, 0.04, None, 0.08, None, 0.12]) == [3]
 
 
 _ANY_TABLE: list[dict[str, Any]] = [{}, {"tenant_id": "rival"}, {"tenant_id": ""}, {"unreadable": "anything"}]

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from fraud_assets.domain.schemas import Profile
 from fraud_assets.orchestration import checks
 from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World
@@ -93,6 +94,14 @@ def test_a_check_without_profiles_is_an_error_and_never_an_answer(world: World) 
     assert not result.get_asset_check_evaluations()
     [event] = result.filter_events(lambda event: event.is_step_failure)
     assert "expected profiles of tenant acme, found none" in str(event.step_failure_data.error)
+
+
+def test_profiles_of_an_earlier_release_do_not_tell_what_was_set_aside(world: World) -> None:
+    facts = {"as_of": TONIGHT.isoformat(), "settings": "other"}
+    world.platform.tables.write("acme", "profiles", Profile.create_empty(), facts)
+    found = evaluated(world, SOUND)
+    assert found.passed
+    assert found.description == "the rows set aside are not known: an earlier release made the profiles"
 
 
 def test_a_check_without_a_dataset_is_an_error_and_never_an_answer(world: World) -> None:

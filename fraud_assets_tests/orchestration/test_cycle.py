@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -258,7 +258,7 @@ def test_a_poisoned_night_is_noticed_once_and_for_its_tenant_alone(world: World)
     passed, said, shown = soundness(second["acme"])
     assert second["acme"].success
     assert not passed
-    risen = "25.0% of the rows set aside, 0.0% in the cycle before, most often under"
+    risen = "25.0% of all rows set aside, 0.0% before, most often under"
     assert said == f"attendance_event: {risen} latitude|max; outcome: {risen} event_set_aside"
     assert list(shown) == ["tenant", "rows_set_aside_by_rule", "shares_set_aside", "set_aside_jump"]
     assert (shown["tenant"], shown["set_aside_jump"]) == ("acme", 0.05)
@@ -266,9 +266,10 @@ def test_a_poisoned_night_is_noticed_once_and_for_its_tenant_alone(world: World)
         {"table": "attendance_event", "rule": "latitude|max", "rows": 100},
         {"table": "outcome", "rule": "event_set_aside", "rows": 100},
     ]
-    assert {"table": "attendance_event", "share": 0.25, "share_before": 0.0} in rows(
-        shown["shares_set_aside"]
-    )
+    assert {
+        "table": "attendance_event", "period": "all rows", "rows": 400, "share": 0.25,
+        "rule": "latitude|max", "share_before": 0.0, "share_before_rise": 0.0,
+    } in rows(shown["shares_set_aside"])  # fmt: skip
     assert soundness(second["beta"])[0]
     assert soundness(world.night(TONIGHT + 2 * DAY)["acme"])[:2] == (True, NO_JUMP)
 
@@ -283,13 +284,28 @@ def test_a_poisoned_night_that_is_run_again_gives_the_same_answer(world: World) 
     assert soundness(world.run("acme")) == first
 
 
+def delivered(bad_nights: int, until: datetime) -> History:
+    """Three or four events a day up to `until`; those learned in the last nights are at latitude 91."""
+    known = company("acme", until=until + 31 * DAY)
+    is_bad = pl.col("known_at") > until - bad_nights * DAY
+    return with_events(known, pl.when(is_bad).then(91.0).otherwise("latitude").alias("latitude"))
+
+
+def test_a_bad_last_night_is_noticed_once_though_it_is_little_of_all_rows(world: World) -> None:
+    told = []
+    for night, bad_nights in enumerate([0, 1, 2, 3]):
+        world.source.histories["acme"] = delivered(bad_nights, TONIGHT + night * DAY)
+        told.append(soundness(world.night(TONIGHT + night * DAY)["acme"])[:2])
+        assert soundness(world.run("acme", ["behavioural_profiles"]))[:2] == told[-1]
+    said = "attendance_event: 13.0% of the last 7 days set aside, 0.0% before, most often under latitude|max"
+    assert told == [(True, NO_JUMP), (False, said), (True, NO_JUMP), (True, NO_JUMP)]
+
+
 def test_the_first_night_is_compared_with_nothing_set_aside(world: World) -> None:
     world.source.histories["acme"] = poisoned(company("acme"), guards=1)
     passed, said, _ = soundness(world.night()["acme"])
     assert not passed
-    assert (said or "").startswith(
-        "attendance_event: 12.5% of the rows set aside, not known in the cycle before"
-    )
+    assert (said or "").startswith("attendance_event: 12.5% of all rows set aside, not known before")
 
 
 def test_a_tenants_own_jump_counts(world: World) -> None:
