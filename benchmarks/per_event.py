@@ -1,155 +1,143 @@
-"""The features one event at a time, as an application with a database makes them. No whole columns here.
+"""The features one event at a time, as an application with mapped classes makes them. No whole columns here.
 
-The tables lie in SQLite under the right indexes; each event asks a few indexed queries, as a loop over an
-object-relational mapper does, without the cost of the mapper. Sites stay in memory, profiles are made once
-for each guard and snapshot. Instants are microseconds since 1970; local_at is one of the site's local time.
+For each event a few indexed queries load as objects what it may see, and plain Python does the rest. Sites
+stay in memory, and a profile is made once for each guard and snapshot. The classes map only what a feature
+needs. Instants are UTC without saying so: SQLite keeps no zone.
 """
 
+import cmath
 import math
 import random
-import sqlite3
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from datetime import date, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from statistics import fmean, pstdev
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import holidays
 import polars as pl
 from polars import selectors
+from sqlalchemy import ForeignKey, Index, NullPool, Select, create_engine, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, joinedload, mapped_column, relationship
+from sqlalchemy.schema import CreateTable
 
 from benchmarks import tenant
 from fraud_assets.domain.schemas import FEATURES, EventFeatures
 
-_SECOND: Final = 1_000_000
-_HOUR: Final = 3_600 * _SECOND
-_DAY: Final = 24 * _HOUR
-_LATE_AFTER: Final = 15 * 60 * _SECOND
+_DAY: Final = timedelta(days=1)
+_MONTH: Final = 30 * _DAY
+_QUARTER: Final = 90 * _DAY
+_LATE_AFTER: Final = timedelta(minutes=15)
 _MINIMUM_OBSERVATIONS: Final = 10
 _SUFFICIENT_OBSERVATIONS: Final = 30
 _HOURS_PER_RADIAN: Final = 12 / math.pi
 _EARTH_RADIUS_METERS: Final = 6_371_000
-_EPOCH: Final = date(1970, 1, 1)
-_SNAPSHOTS: Final = [int(at.timestamp()) * _SECOND for at in tenant.SNAPSHOTS]
-_ROWS_AT_ONCE: Final = 200_000
+_SNAPSHOTS: Final = [at.replace(tzinfo=None) for at in tenant.SNAPSHOTS]
+_ROWS_AT_ONCE: Final = 100_000
 _SEED: Final = 7
 
-_Degrees = float | None
-
 Features = dict[str, Any]
-"""The features of one event by name."""
+"""Features of one event by name; one that is missing is not known."""
 
-_TABLES: Final = """
-    CREATE TABLE guard (guard_id TEXT PRIMARY KEY) WITHOUT ROWID;
-    CREATE TABLE site (
-        site_id TEXT PRIMARY KEY, latitude REAL, longitude REAL, country TEXT
-    ) WITHOUT ROWID;
-    CREATE TABLE shift (
-        shift_id TEXT PRIMARY KEY, scheduled_start INTEGER, published_at INTEGER
-    ) WITHOUT ROWID;
-    CREATE TABLE event (
-        event_id TEXT, guard_id TEXT, site_id TEXT, shift_id TEXT, device_id TEXT,
-        punch_in_at INTEGER, known_at INTEGER, local_at INTEGER,
-        latitude REAL, longitude REAL, is_mock_location INTEGER,
-        face_verified INTEGER, face_distance REAL, face_attempts INTEGER, entry_source TEXT
-    );
-"""
-_INDEXES: Final = """
-    CREATE INDEX of_guard ON event (guard_id, punch_in_at);
-    CREATE INDEX at_site ON event (site_id, punch_in_at, known_at, guard_id);
-    CREATE INDEX on_device ON event (device_id, punch_in_at, known_at, guard_id);
-    ANALYZE;
-"""
-_EVENTS: Final = """
-    SELECT event_id, guard_id, site_id, device_id, punch_in_at, local_at, latitude, longitude,
-        is_mock_location, face_distance, face_attempts, entry_source, scheduled_start, published_at
-    FROM event LEFT JOIN shift USING (shift_id)
-    WHERE guard_id = ?
-    ORDER BY punch_in_at, event_id
-"""
-# An event sees what happened and was known strictly before it: the same three conditions each time.
-_QUARTER: Final = """
-    SELECT count(*), sum((local_at / 86400000000 + 3) % 7 >= 5), max(punch_in_at),
-        sum(face_verified = 0 AND punch_in_at >= :month)
-    FROM event
-    WHERE guard_id = :guard AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-"""
-_LAST_FIX: Final = """
-    SELECT punch_in_at, latitude, longitude
-    FROM event
-    WHERE guard_id = :guard AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-        AND latitude IS NOT NULL
-    ORDER BY punch_in_at DESC, event_id DESC
-    LIMIT 1
-"""
-_HERE: Final = """
-    SELECT latitude, longitude, punch_in_at - scheduled_start, published_at
-    FROM event LEFT JOIN shift USING (shift_id)
-    WHERE guard_id = :guard AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-        AND site_id = :site
-"""
-_GUARDS_AT_SITE: Final = """
-    SELECT count(*), sum(times), sum(times * times), sum(times) FILTER (WHERE guard_id = :guard)
-    FROM (
-        SELECT guard_id, count(*) AS times
-        FROM event
-        WHERE site_id = :site AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-        GROUP BY guard_id
+
+class Base(DeclarativeBase):
+    """The tables of one tenant."""
+
+
+class Site(Base):
+    """Where guards are posted."""
+
+    __tablename__ = "site"
+
+    site_id: Mapped[str] = mapped_column(primary_key=True)
+    latitude: Mapped[float | None]
+    longitude: Mapped[float | None]
+    tz: Mapped[str]
+    country: Mapped[str | None]
+
+
+class Guard(Base):
+    """A person who is posted at sites."""
+
+    __tablename__ = "guard"
+
+    guard_id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Shift(Base):
+    """A line of the roster, known from `published_at`."""
+
+    __tablename__ = "shift"
+
+    shift_id: Mapped[str] = mapped_column(primary_key=True)
+    scheduled_start: Mapped[datetime]
+    published_at: Mapped[datetime]
+
+
+class Event(Base):
+    """One punch-in."""
+
+    __tablename__ = "attendance_event"
+    __table_args__ = (
+        Index("of_guard", "guard_id", "punch_in_at"),
+        Index("at_site", "site_id", "punch_in_at"),
+        Index("on_device", "device_id", "punch_in_at"),
     )
-"""
-_ON_DEVICE: Final = """
-    SELECT count(DISTINCT guard_id), max(punch_in_at) FILTER (WHERE guard_id <> :guard)
-    FROM event
-    WHERE device_id = :device AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-"""
-_PROFILED: Final = """
-    SELECT local_at, site_id, face_distance
-    FROM event
-    WHERE guard_id = :guard AND punch_in_at >= :oldest AND punch_in_at < :at AND known_at < :at
-"""
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    guard_id: Mapped[str] = mapped_column(ForeignKey(Guard.guard_id))
+    site_id: Mapped[str] = mapped_column(ForeignKey(Site.site_id))
+    shift_id: Mapped[str | None] = mapped_column(ForeignKey(Shift.shift_id))
+    punch_in_at: Mapped[datetime]
+    latitude: Mapped[float | None]
+    longitude: Mapped[float | None]
+    device_id: Mapped[str | None]
+    is_mock_location: Mapped[bool | None]
+    face_verified: Mapped[bool | None]
+    face_distance: Mapped[float | None]
+    face_attempts: Mapped[int | None]
+    entry_source: Mapped[str]
+    known_at: Mapped[datetime]
+    shift: Mapped[Shift | None] = relationship()
+
+    @property
+    def face_confidence(self) -> float | None:
+        return None if self.face_distance is None else max(0.0, 1 - self.face_distance / 0.4)
+
+    def published_shift(self, at: datetime) -> Shift | None:
+        """The shift, if it was known before `at`."""
+        return self.shift if self.shift and self.shift.published_at < at else None
 
 
 def prepare(folder: Path, database: Path) -> None:
     """The tables of `folder` as an indexed SQLite file at `database`, which must not exist yet."""
-    with closing(sqlite3.connect(database)) as connection:
-        connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
-        zones = pl.read_parquet(folder / "site.parquet", columns=["site_id", "tz"])
-        for table in ("guard", "site", "shift", "event"):
-            file = folder / f"{'attendance_event' if table == 'event' else table}.parquet"
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-            for part in _parts(pl.scan_parquet(file), zones):
-                _insert(connection, table, part.select(columns))
-        connection.commit()
-        connection.executescript(_INDEXES)
+    engine = create_engine(f"sqlite:///{database}", poolclass=NullPool)
+    with engine.begin() as connection:
+        # Room for the index of the keys, which come in no order.
+        connection.exec_driver_sql("PRAGMA cache_size = -1000000")
+        for table in Base.metadata.sorted_tables:
+            connection.execute(CreateTable(table))
+            for part in _parts(folder / f"{table.name}.parquet", table.columns.keys()):
+                connection.execute(insert(table), part)
+            for index in table.indexes:
+                index.create(connection)
 
 
-def _parts(rows: pl.LazyFrame, zones: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """`rows` in parts that fit the memory, with instants as numbers and, for events, local_at."""
-    height: int = rows.select(pl.len()).collect().item()
+def _parts(file: Path, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of `file` in parts that fit the memory."""
+    table = pl.scan_parquet(file).select(columns)
+    height: int = table.select(pl.len()).collect().item()
     for start in range(0, height, _ROWS_AT_ONCE):
-        part = rows.slice(start, _ROWS_AT_ONCE).collect()
-        if "punch_in_at" in part.columns:
-            part = part.join(zones, on="site_id", how="left", maintain_order="left").with_columns(
-                local_at=_local(zones["tz"].unique())
-            )
-        yield part.with_columns(selectors.datetime().dt.epoch("us"))
-
-
-def _local(zones: Iterable[str]) -> pl.Expr:
-    at = pl.col("punch_in_at")
-    return pl.coalesce(
-        pl.when(tz=zone).then(at.dt.convert_time_zone(zone).dt.replace_time_zone(None)) for zone in zones
-    )
-
-
-def _insert(connection: sqlite3.Connection, table: str, frame: pl.DataFrame) -> None:
-    marks = ", ".join("?" * frame.width)
-    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", frame.iter_rows())  # noqa: S608
+        part = table.slice(start, _ROWS_AT_ONCE).with_columns(selectors.datetime().dt.replace_time_zone(None))
+        yield part.collect().to_dicts()
 
 
 def rows(folder: Path) -> pl.DataFrame:
@@ -158,7 +146,8 @@ def rows(folder: Path) -> pl.DataFrame:
     with TemporaryDirectory() as temporary:
         database = Path(temporary) / "tenant.db"
         prepare(folder, database)
-        with closing(_Tenant(database)) as history:
+        with _session(database) as session:
+            history = _Tenant(session)
             found = [row for guard in history.guards() for row in history.features(guard)]
     return pl.DataFrame(found, schema=schema)
 
@@ -169,39 +158,26 @@ def run(database: Path, sample: int) -> tuple[int, float]:
     Whole guards are taken, in an order of chance but always the same, so that a guard's events share its
     profiles as they would in a loop over everything.
     """
-    done, seconds = 0, 0.0
-    with closing(_Tenant(database)) as history:
+    done = 0
+    with _session(database) as session:
+        history = _Tenant(session)
         guards = history.guards()
         random.Random(_SEED).shuffle(guards)  # noqa: S311
-        for guard in guards:
-            if done >= sample:
-                break
-            start = perf_counter()
-            done += sum(1 for _ in history.features(guard))
-            seconds += perf_counter() - start
-    return done, seconds
+        start = perf_counter()
+        while guards and done < sample:
+            done += sum(1 for _ in history.features(guards.pop()))
+        return done, perf_counter() - start
 
 
-class _Event(NamedTuple):
-    """A row of _EVENTS."""
-
-    event_id: str
-    guard_id: str
-    site_id: str
-    device_id: str | None
-    punch_in_at: int
-    local_at: int
-    latitude: float | None
-    longitude: float | None
-    is_mock_location: int | None
-    face_distance: float | None
-    face_attempts: int | None
-    entry_source: str
-    scheduled_start: int | None
-    published_at: int | None
+@contextmanager
+def _session(database: Path) -> Iterator[Session]:
+    engine = create_engine(f"sqlite:///file:{database}?mode=ro&uri=true", poolclass=NullPool)
+    with Session(engine) as session:
+        yield session
 
 
-class _Profile(NamedTuple):
+@dataclass(frozen=True)
+class _Profile:
     """What the features need of a guard's profile."""
 
     observations: int
@@ -215,130 +191,107 @@ class _Profile(NamedTuple):
     consistency: float
 
 
+_WITH_SHIFT: Final = (
+    select(Event).options(joinedload(Event.shift)).order_by(Event.punch_in_at, Event.event_id)
+)
+
+
 class _Tenant:
     """The database of `prepare`, the sites in memory, and the profiles made so far."""
 
-    def __init__(self, database: Path) -> None:
-        self._connection = sqlite3.connect(database)
-        self._connection.executescript("PRAGMA mmap_size = 16000000000; PRAGMA cache_size = -200000;")
-        self._sites = {
-            site: (latitude, longitude, country)
-            for site, latitude, longitude, country in self._connection.execute("SELECT * FROM site")
-        }
-        self._profiles: dict[tuple[str, int], _Profile | None] = {}
-
-    def close(self) -> None:
-        self._connection.close()
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sites = {site.site_id: site for site in session.scalars(select(Site))}
+        self._profiles: dict[tuple[str, datetime], _Profile | None] = {}
 
     def guards(self) -> list[str]:
-        return [guard for (guard,) in self._connection.execute("SELECT guard_id FROM guard")]
+        return list(self._session.scalars(select(Guard.guard_id).order_by(Guard.guard_id)))
 
     def features(self, guard: str) -> Iterator[Features]:
         """Those of each of the guard's events, oldest first, with event_id."""
-        for row in self._connection.execute(_EVENTS, (guard,)).fetchall():
-            event = _Event(*row)
+        for event in self._session.scalars(_WITH_SHIFT.where(Event.guard_id == guard)).all():
+            quarter = self._seen(_WITH_SHIFT.where(Event.guard_id == guard), event.punch_in_at, _QUARTER)
             yield {
+                "event_id": event.event_id,
                 **self._own(event),
-                **self._in_quarter(event),
-                **self._at_site(event),
+                **self._of_guard(event, quarter),
+                **_in_month(
+                    event, [seen for seen in quarter if event.punch_in_at - seen.punch_in_at <= _MONTH]
+                ),
+                "check_in_frequency_zscore": self._zscore(event),
                 **self._on_device(event),
                 **self._against_profile(event),
             }
 
-    def _seen(self, query: str, event: _Event, days: int) -> list[tuple[Any, ...]]:
-        """The rows of `query` over what `event` sees in `days`."""
-        at = event.punch_in_at
-        values = {
-            "guard": event.guard_id,
-            "site": event.site_id,
-            "device": event.device_id,
-            "at": at,
-            "oldest": at - days * _DAY,
-            "month": at - 30 * _DAY,
-        }
-        return self._connection.execute(query, values).fetchall()
+    def _seen(self, events: Select[tuple[Event]], at: datetime, window: timedelta) -> Sequence[Event]:
+        """Those of `events` that happened and were known strictly before `at`."""
+        happened = (Event.punch_in_at >= at - window, Event.punch_in_at < at)
+        return self._session.scalars(events.where(*happened, Event.known_at < at)).all()
 
-    def _own(self, event: _Event) -> Features:
-        latitude, longitude, country = self._sites[event.site_id]
-        drift = _meters(event.latitude, event.longitude, latitude, longitude)
-        days, time_of_day = divmod(event.local_at, _DAY)
-        weekday = (days + 3) % 7
+    def _local(self, event: Event) -> datetime:
+        zone = ZoneInfo(self._sites[event.site_id].tz)
+        return event.punch_in_at.replace(tzinfo=UTC).astimezone(zone)
+
+    def _own(self, event: Event) -> Features:
+        local, site = self._local(event), self._sites[event.site_id]
+        drift = _meters(event, site)
+        shift = event.published_shift(event.punch_in_at)
+        early = (shift.scheduled_start - event.punch_in_at).total_seconds() / 60 if shift else None
         return {
-            "event_id": event.event_id,
-            "hour_of_day": time_of_day // _HOUR,
-            "day_of_week": weekday,
-            "is_weekend": weekday >= 5,
-            "is_holiday": _is_holiday(country, days),
+            "hour_of_day": local.hour,
+            "day_of_week": local.weekday(),
+            "is_weekend": local.weekday() >= 5,
+            "is_holiday": _is_holiday(site.country, local.date()),
             "gps_drift_meters": None if drift is None else min(drift, 10_000.0),
-            "face_recognition_confidence": _confidence(event.face_distance),
-            "minutes_early": _minutes_early(event),
-            "is_mock_location": None if event.is_mock_location is None else bool(event.is_mock_location),
+            "face_recognition_confidence": event.face_confidence,
+            "minutes_early": early,
+            "is_mock_location": event.is_mock_location,
             "entry_source": event.entry_source,
             "face_attempts": event.face_attempts,
         }
 
-    def _in_quarter(self, event: _Event) -> Features:
-        ((times, weekends, last, mismatches),) = self._seen(_QUARTER, event, 90)
-        gap = _DAY if last is None else min(event.punch_in_at - last, _DAY)
+    def _of_guard(self, event: Event, quarter: Sequence[Event]) -> Features:
+        weekends = [self._local(seen).weekday() >= 5 for seen in quarter]
+        gap = min(event.punch_in_at - quarter[-1].punch_in_at, _DAY) if quarter else _DAY
         return {
-            "weekend_work_frequency": weekends / times if times else None,
-            "biometric_mismatch_count_30d": mismatches or 0,
-            "time_since_last_event": gap / _SECOND,
-            "travel_speed_kmh": self._travel_speed(event),
+            "weekend_work_frequency": fmean(weekends) if weekends else None,
+            "time_since_last_event": gap.total_seconds(),
+            "travel_speed_kmh": _travel_speed(event, quarter),
         }
 
-    def _travel_speed(self, event: _Event) -> float | None:
-        fixes = self._seen(_LAST_FIX, event, 90)
-        if not fixes:
+    def _zscore(self, event: Event) -> float | None:
+        at_site = select(Event).where(Event.site_id == event.site_id)
+        times = Counter(seen.guard_id for seen in self._seen(at_site, event.punch_in_at, _MONTH))
+        if len(set(times.values())) < 2:
             return None
-        ((at, latitude, longitude),) = fixes
-        meters = _meters(event.latitude, event.longitude, latitude, longitude)
-        return None if meters is None else meters / (event.punch_in_at - at) * (3.6 * _SECOND)
+        score = (times[event.guard_id] - fmean(times.values())) / pstdev(times.values())
+        return min(max(score, -3.0), 3.0)
 
-    def _at_site(self, event: _Event) -> Features:
-        here = self._seen(_HERE, event, 30)
-        late = [
-            lateness > _LATE_AFTER
-            for _, _, lateness, published in here
-            if published is not None and published < event.punch_in_at
-        ]
-        fixes = [(latitude, longitude) for latitude, longitude, _, _ in here if latitude is not None]
+    def _on_device(self, event: Event) -> Features:
+        if event.device_id is None:
+            return {}
+        at, on_device = event.punch_in_at, select(Event).where(Event.device_id == event.device_id)
+        seen = self._seen(on_device, at, _MONTH)
+        others = [use.punch_in_at for use in seen if use.guard_id != event.guard_id]
         return {
-            "location_consistency_score": _location_consistency(fixes),
-            "late_arrival_rate": sum(late) / len(late) if late else None,
-            "check_in_frequency_zscore": self._zscore(event),
+            "device_guards_30d": len({use.guard_id for use in seen}),
+            "seconds_since_other_guard_on_device": (at - max(others)).total_seconds() if others else None,
         }
 
-    def _zscore(self, event: _Event) -> float | None:
-        ((guards, times, squares, own),) = self._seen(_GUARDS_AT_SITE, event, 30)
-        # (own - times / guards) / spread, in whole numbers for as long as possible.
-        variance = guards * squares - times * times if guards else 0
-        if variance == 0:
-            return None
-        return min(max(((own or 0) * guards - times) / math.sqrt(variance), -3.0), 3.0)
-
-    def _on_device(self, event: _Event) -> Features:
-        guards = other = None
-        if event.device_id is not None:
-            ((guards, other),) = self._seen(_ON_DEVICE, event, 30)
-        since = None if other is None else (event.punch_in_at - other) / _SECOND
-        return {"device_guards_30d": guards, "seconds_since_other_guard_on_device": since}
-
-    def _against_profile(self, event: _Event) -> Features:
+    def _against_profile(self, event: Event) -> Features:
         profile = self._latest_profile(event)
         if profile is None or profile.observations < _SUFFICIENT_OBSERVATIONS:
             return {}
-        days, time_of_day = divmod(event.local_at, _DAY)
-        face = _confidence(event.face_distance)
+        local, face = self._local(event), event.face_confidence
         hour_off = face_off = None
         if profile.hour_mean is not None:
-            apart = abs(time_of_day / _HOUR - profile.hour_mean) % 24
+            apart = abs(_hour(local) - profile.hour_mean) % 24
             hour_off = min(apart, 24 - apart) / max(profile.hour_spread, 0.25)
         if face is not None and profile.face_mean is not None:
             face_off = (face - profile.face_mean) / max(profile.face_spread, 0.01)
         return {
-            "profile_hour_is_unusual": time_of_day // _HOUR not in profile.hours,
-            "profile_weekday_is_unusual": (days + 3) % 7 not in profile.weekdays,
+            "profile_hour_is_unusual": local.hour not in profile.hours,
+            "profile_weekday_is_unusual": local.weekday() not in profile.weekdays,
             "profile_site_is_unusual": event.site_id not in profile.sites,
             "profile_hour_deviation": hour_off,
             "profile_face_deviation": face_off,
@@ -346,72 +299,76 @@ class _Tenant:
             "profile_consistency_score": profile.consistency,
         }
 
-    def _latest_profile(self, event: _Event) -> _Profile | None:
+    def _latest_profile(self, event: Event) -> _Profile | None:
         """The profile of the newest snapshot that has one, at or before the event."""
-        for number in range(bisect_right(_SNAPSHOTS, event.punch_in_at) - 1, -1, -1):
-            key = (event.guard_id, _SNAPSHOTS[number])
+        for at in reversed(_SNAPSHOTS[: bisect_right(_SNAPSHOTS, event.punch_in_at)]):
+            key = (event.guard_id, at)
             if key not in self._profiles:
                 self._profiles[key] = self._profile(*key)
-            profile = self._profiles[key]
-            if profile is not None:
+            if profile := self._profiles[key]:
                 return profile
         return None
 
-    def _profile(self, guard: str, at: int) -> _Profile | None:
-        values = {"guard": guard, "at": at, "oldest": at - 90 * _DAY}
-        seen = self._connection.execute(_PROFILED, values).fetchall()
+    def _profile(self, guard: str, at: datetime) -> _Profile | None:
+        seen = self._seen(select(Event).where(Event.guard_id == guard), at, _QUARTER)
         if len(seen) < _MINIMUM_OBSERVATIONS:
             return None
-        hours = [local_at % _DAY / _HOUR for local_at, _, _ in seen]
-        resultant, hour_mean, hour_spread = _circular(hours)
-        faces = [face for _, _, distance in seen if (face := _confidence(distance)) is not None]
-        sites = Counter(site for _, site, _ in seen)
-        usual_sites = _most_frequent(sites)
+        locals_ = [self._local(event) for event in seen]
+        resultant, hour_mean, hour_spread = _circular([_hour(local) for local in locals_])
+        faces = [event.face_confidence for event in seen if event.face_confidence is not None]
+        sites = Counter(event.site_id for event in seen)
         return _Profile(
             observations=len(seen),
-            hours=_most_frequent(Counter(map(int, hours))),
-            weekdays=_most_frequent(Counter((local_at // _DAY + 3) % 7 for local_at, _, _ in seen)),
-            sites=usual_sites,
+            hours=_most_frequent(Counter(local.hour for local in locals_)),
+            weekdays=_most_frequent(Counter(local.weekday() for local in locals_)),
+            sites=_most_frequent(sites),
             hour_mean=hour_mean,
             hour_spread=hour_spread,
-            face_mean=sum(faces) / len(faces) if faces else None,
-            face_spread=_spread(faces) if faces else 0.0,
-            consistency=(resultant + sites[usual_sites[0]] / len(seen)) / 2,
+            face_mean=fmean(faces) if faces else None,
+            face_spread=pstdev(faces) if faces else 0.0,
+            consistency=(resultant + max(sites.values()) / len(seen)) / 2,
         )
 
 
-def _confidence(face_distance: float | None) -> float | None:
-    return None if face_distance is None else max(0.0, 1 - face_distance / 0.4)
+def _in_month(event: Event, month: list[Event]) -> Features:
+    here = [seen for seen in month if seen.site_id == event.site_id]
+    shifts = [(seen.punch_in_at, seen.published_shift(event.punch_in_at)) for seen in here]
+    late = [at - shift.scheduled_start > _LATE_AFTER for at, shift in shifts if shift]
+    return {
+        "biometric_mismatch_count_30d": sum(seen.face_verified is False for seen in month),
+        "location_consistency_score": _location_consistency(here),
+        "late_arrival_rate": fmean(late) if late else None,
+    }
 
 
-def _minutes_early(event: _Event) -> float | None:
-    if event.scheduled_start is None or event.published_at is None or event.published_at >= event.punch_in_at:
+def _location_consistency(here: list[Event]) -> float | None:
+    latitudes = [seen.latitude for seen in here if seen.latitude is not None]
+    longitudes = [seen.longitude for seen in here if seen.longitude is not None]
+    if len(latitudes) < 5:
         return None
-    return (event.scheduled_start - event.punch_in_at) / (60 * _SECOND)
+    return min(max(1 - fmean((pstdev(latitudes), pstdev(longitudes))) / 0.01, 0.0), 1.0)
 
 
-def _location_consistency(fixes: list[tuple[float, float]]) -> float | None:
-    if len(fixes) < 5:
+def _travel_speed(event: Event, quarter: Sequence[Event]) -> float | None:
+    last = next((seen for seen in reversed(quarter) if seen.latitude is not None), None)
+    if last is None or (meters := _meters(event, last)) is None:
         return None
-    spread = (_spread([fix[0] for fix in fixes]) + _spread([fix[1] for fix in fixes])) / 2
-    return min(max(1 - spread / 0.01, 0.0), 1.0)
+    return meters / (event.punch_in_at - last.punch_in_at).total_seconds() * 3.6
 
 
-def _spread(values: list[float]) -> float:
-    """Population standard deviation; `statistics.pstdev` is exact and many times slower."""
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+def _hour(local: datetime) -> float:
+    """The hour with its fraction."""
+    return local.hour + local.minute / 60 + (local.second + local.microsecond / 1e6) / 3_600
 
 
 def _circular(hours: list[float]) -> tuple[float, float | None, float]:
     """Mean resultant length, circular mean (-12 to 12; None if the hours cancel out) and spread in hours."""
-    angles = [hour / _HOURS_PER_RADIAN for hour in hours]
-    across, up = sum(map(math.cos, angles)), sum(map(math.sin, angles))
-    resultant = min(math.hypot(across, up) / len(hours), 1.0)
+    total = sum(cmath.rect(1, hour / _HOURS_PER_RADIAN) for hour in hours)
+    length, angle = cmath.polar(total / len(hours))
+    resultant = min(length, 1.0)
     if resultant < 1e-9:
         return resultant, None, 0.0
-    spread = math.sqrt(-2 * math.log(resultant)) * _HOURS_PER_RADIAN
-    return resultant, math.atan2(up, across) * _HOURS_PER_RADIAN, spread
+    return resultant, angle * _HOURS_PER_RADIAN, math.sqrt(-2 * math.log(resultant)) * _HOURS_PER_RADIAN
 
 
 def _most_frequent(times: Counter[Any]) -> list[Any]:
@@ -420,12 +377,11 @@ def _most_frequent(times: Counter[Any]) -> list[Any]:
 
 
 @cache
-def _is_holiday(country: str | None, day: int) -> bool | None:
-    """Whether the local `day` since 1970 is a public holiday; None for a country without calendar."""
+def _is_holiday(country: str | None, day: date) -> bool | None:
+    """Whether the local `day` is a public holiday; None for a country without calendar."""
     if country is None or country not in holidays.list_supported_countries():
         return None
-    local = _EPOCH + timedelta(days=day)
-    return local in _calendar(country, local.year)
+    return day in _calendar(country, day.year)
 
 
 @cache
@@ -433,13 +389,11 @@ def _calendar(country: str, year: int) -> holidays.HolidayBase:
     return holidays.country_holidays(country, years=year, expand=False)
 
 
-def _meters(
-    latitude: _Degrees, longitude: _Degrees, latitude_2: _Degrees, longitude_2: _Degrees
-) -> float | None:
-    """Great-circle distance between positions; None if either is not known."""
-    if latitude is None or longitude is None or latitude_2 is None or longitude_2 is None:
+def _meters(one: Event, other: Event | Site) -> float | None:
+    """Great-circle distance; None if either position is not known."""
+    if one.latitude is None or one.longitude is None or other.latitude is None or other.longitude is None:
         return None
-    here, there = math.radians(latitude), math.radians(latitude_2)
-    across = math.radians(longitude_2 - longitude)
+    here, there = math.radians(one.latitude), math.radians(other.latitude)
+    across = math.radians(other.longitude - one.longitude)
     chord = math.sin((there - here) / 2) ** 2 + math.cos(here) * math.cos(there) * math.sin(across / 2) ** 2
     return 2 * _EARTH_RADIUS_METERS * math.asin(math.sqrt(min(chord, 1.0)))

@@ -142,17 +142,13 @@ def to_compare_with(shares: pl.DataFrame, limit: float) -> pl.DataFrame:
     """table, period, share_before, share_before_rise for the cycle after the one with these `shares`.
 
     Rows that turn bad fill the recent ones a night at a time, and each part alone may be below `limit`;
-    so a share that grows by a day's part of `limit` still rises, and what it was before that is kept.
-    A null share leaves both as they were.
+    so a share that grew by more than a day's part of `limit` still rises, and what it was before that is
+    kept. A share that is not known stands as it was.
     """
+    share = pl.coalesce("share", "share_before")
     is_rising = _rise("share_before", "share") > limit / RECENT.days
-    before_rise = pl.when(is_rising).then("share_before_rise").otherwise("share")
-    return shares.select(
-        "table",
-        "period",
-        share_before=pl.coalesce("share", "share_before"),
-        share_before_rise=pl.coalesce(before_rise, "share_before_rise"),
-    )
+    before_rise = pl.when(is_rising).then("share_before_rise").otherwise(share)
+    return shares.select("table", "period", share_before=share, share_before_rise=before_rise)
 
 
 def jumps(shares: pl.DataFrame, limit: float) -> list[str]:
@@ -186,7 +182,7 @@ def _most_frequent(set_aside: pl.DataFrame, table: str) -> list[tuple[str, int]]
 class _Checked:
     """One table after its rules.
 
-    periods     the numbers of the known rows, repeats included: all, and the recent ones if it tells
+    periods     the numbers of the known rows, repeats included: all, and recent ones if it has such
     rows        the known rows, numbered, without repeats
     breaches    row, rule; one line for each rule that a row breaks, repeats included
     kept        the rows that break none, as they go into the clean history
@@ -235,7 +231,7 @@ def _is_not_known_yet(table: pl.DataFrame, as_of: datetime) -> pl.Expr:
 
 
 def _periods(known: pl.DataFrame, as_of: datetime) -> dict[str, pl.Series]:
-    """A row is recent unless it says that it is not: its instant may be missing, unread or impossible."""
+    """A row is recent unless it tells otherwise: its instant may be missing, unreadable or impossible."""
     periods = {"all rows": known["row"]}
     for name in set(_LEARNED_AT) & set(known.columns):
         is_old = pl.col(name).is_between(EARLIEST, as_of - RECENT).fill_null(False)

@@ -28,8 +28,8 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-COMPILE_FROM: Final = 30_000
-"""Rows from which compiling pays: it takes some seconds, once on a machine."""
+COMPILE_FROM: Final = 100_000
+"""Rows from which compiling pays: a pass takes half a second to compile, once on a machine."""
 
 _met: Final[Counter[Callable[..., Any]]] = Counter()
 

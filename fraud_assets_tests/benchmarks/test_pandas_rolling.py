@@ -17,7 +17,7 @@ def test_a_generated_tenant_has_the_features_of_the_slow_definition(tmp_path: Pa
     assert wrong(pandas_rolling.rows(tmp_path), history, every_guard=9, every_event=4) == []
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(small_tenants)
 @example(edges())
 def test_ties_window_edges_and_late_knowledge_are_as_in_the_slow_definition(history: History) -> None:
