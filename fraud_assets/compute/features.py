@@ -21,6 +21,7 @@ import polars as pl
 from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
+    EVERY_EVENT,
     guard_batches,
     haversine_meters,
     in_parallel,
@@ -35,7 +36,6 @@ DAYS_30: Final = timedelta(hours=30 * 24)
 DAYS_90: Final = timedelta(hours=90 * 24)
 SPREAD_LIMIT_DEGREES: Final = 0.01
 POSITIONS_NEEDED: Final = 5
-_EVERY_EVENT: Final = pl.lit(True)
 _OF_PROFILE: Final = (
     "is_sufficient",
     "usual_hours",
@@ -71,13 +71,13 @@ def batches(
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
     profiles: pl.LazyFrame,
-    is_asked: pl.Expr = _EVERY_EVENT,
+    is_asked: pl.Expr = EVERY_EVENT,
     size: int = BATCH_EVENTS,
 ) -> Iterator[pl.DataFrame]:
     """The rows of `compute` for the events of `past` that are asked for, in batches of guards.
 
-    A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory stay some 50 bytes
-    an event, and one batch.
+    A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at
+    once and 24 bytes an event; some 170 bytes an event while sites and devices are counted.
     """
     places, numbered = _at_places(past, is_asked), past.with_row_index("row")
 
@@ -96,7 +96,7 @@ def batches(
             .pipe(_with_profile, known)
         )
 
-    return in_parallel(described, guard_batches(past, size))
+    return in_parallel(described, guard_batches(past, size, is_asked))
 
 
 def _code(name: str) -> pl.Expr:

@@ -18,6 +18,7 @@ import polars as pl
 from fraud_assets.compute import sweeps
 
 BATCH_EVENTS: Final = 250_000
+EVERY_EVENT: Final = pl.lit(True)
 IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
 """The order of rows in every pass over a guard's events."""
 LATE_AFTER: Final = timedelta(minutes=15)
@@ -73,10 +74,12 @@ def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:
     return np.searchsorted(codes, np.arange(guards.len() + 1))
 
 
-def guard_batches(past: pl.LazyFrame, size: int = BATCH_EVENTS) -> list[pl.Series]:
-    """The sorted ids of the guards of `past`, parted so that each part has about `size` events."""
-    guards = past.group_by("guard_id").len().sort("guard_id").collect()
-    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size)
+def guard_batches(
+    past: pl.LazyFrame, size: int = BATCH_EVENTS, is_asked: pl.Expr = EVERY_EVENT
+) -> list[pl.Series]:
+    """The sorted ids of the guards with an event that is asked for, in parts of about `size` events."""
+    guards = past.group_by("guard_id").agg(pl.len(), asked=is_asked.any()).filter("asked").sort("guard_id")
+    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size).collect()
     return [some["guard_id"] for some in parted.partition_by("batch", maintain_order=True)]
 
 

@@ -54,7 +54,7 @@ class Settings(BaseModel):
 
     set_aside_jump: Share = Field(
         default=0.05,
-        description="Rise of the share of a source table's rows set aside since the last cycle, at most.",
+        description="Rise of the share of rows set aside, of all or of the last 7 days, at most.",
     )
 
     dataset_days: Days = Field(default=180, description="Events in the training dataset, in days.")
