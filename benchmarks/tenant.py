@@ -48,7 +48,7 @@ def generate(events: int, seed: int = 7) -> History:
     return History(
         site=_typed("site", site),
         guard=_typed("guard", _guards(guards, sites)),
-        shift=_typed("shift", shift),
+        shift=_typed("shift", shift).sort("guard_id", "shift_id"),
         attendance_event=_typed("attendance_event", attendance).sort("guard_id", "punch_in_at", "event_id"),
         outcome=_typed("outcome", pl.DataFrame()),
     )

@@ -4,11 +4,11 @@ No profiles are built here, no labels, no disk, no clock. Windows are UTC durati
 `sweeps` passes over them.
 
 The events come in batches of guards: what crosses guards (a site, a shared device) is counted first, over
-a few narrow columns of all events, and everything else a batch at a time. Over Parquet sorted by guard_id a
-batch reads little more than its own rows.
+a few narrow columns of all events, and everything else a batch at a time. A batch of Parquet reads little
+more than its own rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
@@ -22,12 +22,12 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
     EVERY_EVENT,
+    by_guard,
     guard_batches,
     haversine_meters,
     in_parallel,
     in_time,
     observe,
-    of_guards,
     starts,
 )
 from fraud_assets.domain.schemas import EventFeatures, History
@@ -38,9 +38,6 @@ SPREAD_LIMIT_DEGREES: Final = 0.01
 POSITIONS_NEEDED: Final = 5
 _OF_PROFILE: Final = (
     "is_sufficient",
-    "usual_hours",
-    "usual_weekdays",
-    "usual_sites",
     "hour_mean",
     "hour_spread",
     "face_confidence_mean",
@@ -48,6 +45,7 @@ _OF_PROFILE: Final = (
     "observations",
     "consistency_score",
 )
+_USUAL: Final = ("hours", "weekdays", "sites")
 
 
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
@@ -62,7 +60,8 @@ def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> p
     past = pl.concat(
         [history.attendance_event.filter(~is_asked), events.select(history.attendance_event.columns)]
     )
-    described = batches(past.lazy(), history.shift.lazy(), history.site, profiles.lazy(), is_asked)
+    shifts, known = history.shift.sort("guard_id"), profiles.sort("guard_id", "snapshot_at")
+    described = batches(in_time(past).lazy(), shifts.lazy(), history.site, known.lazy(), is_asked)
     return pl.concat([EventFeatures.create_empty(), *described]).sort("punch_in_at", "event_id")
 
 
@@ -76,27 +75,28 @@ def batches(
 ) -> Iterator[pl.DataFrame]:
     """The rows of `compute` for the events of `past` that are asked for, in batches of guards.
 
-    A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at
-    once and 24 bytes an event; some 170 bytes an event while sites and devices are counted.
+    All are sorted by guard_id, profiles also by snapshot_at; raises ValueError if they are not. A batch has
+    about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at once and
+    24 bytes an event; some 120 bytes an event while sites and devices are counted.
     """
-    places, numbered = _at_places(past, is_asked), past.with_row_index("row")
+    numbered, rostered, known = (by_guard(rows) for rows in (past.with_row_index("row"), shifts, profiles))
+    places = _at_places(past, np.diff(numbered.starts), is_asked)
 
     def described(guards: pl.Series) -> pl.DataFrame:
-        own = of_guards(guards)
-        events, rostered, known = pl.collect_all(
-            [numbered.filter(own), shifts.filter(own), profiles.filter(own).sort("guard_id", "snapshot_at")]
+        events, own_shifts, own_profiles = pl.collect_all(
+            [rows.of(guards) for rows in (numbered, rostered, known)]
         )
-        seen = in_time(observe(events, sites, rostered)).with_columns(site=_code("site_id"))
+        seen = in_time(observe(events, sites, own_shifts)).with_columns(site=_code("site_id"))
         asked = seen.filter(is_asked)
         found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
         return EventFeatures.cast(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, known)
+            .pipe(_with_profile, own_profiles)
         )
 
-    return in_parallel(described, guard_batches(past, size, is_asked))
+    return in_parallel(described, guard_batches(numbered, size, is_asked))
 
 
 def _code(name: str) -> pl.Expr:
@@ -111,45 +111,44 @@ def _code_count(codes: pl.Series) -> int:
     return int(codes.to_numpy().max(initial=-1)) + 1
 
 
-def _at_places(past: pl.LazyFrame, is_asked: pl.Expr) -> pl.DataFrame:
+def _at_places(past: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
     """By row of `past`, if asked for, what other guards did at its site and on its device in 30 days.
 
     check_in_frequency_zscore, device_guards_30d, other_guard_at.
     """
-    codes = [_code(name).alias(name) for name in ("guard_id", "site_id", "device_id")]
+    codes = [_code(name).alias(name) for name in ("site_id", "device_id")]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
+    guard = np.repeat(np.arange(guard_lengths.size), guard_lengths)
     seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
-    by_time, by_arrival = seen["punch_in_at"].arg_sort(), seen["visible"].arg_sort()
+    seen, by_time = seen.with_columns(guard=guard), seen["punch_in_at"].arg_sort()
+    counted = {"site_id": [_check_in_frequency_zscore()], "device_id": ["guards", _instant("other_guard_at")]}
     with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, seen, by_time, by_arrival), ("site_id", "device_id"))
-    return pl.concat(
-        [
-            site.select(_check_in_frequency_zscore()),
-            device.select(device_guards_30d="guards", other_guard_at="other_guard_at"),
-        ],
-        how="horizontal",
-    )
+        site, device = threads.map(partial(_at_place, seen, by_time), *zip(*counted.items(), strict=True))
+    return pl.concat([site, device.rename({"guards": "device_guards_30d"})], how="horizontal")
 
 
-def _at_place(seen: pl.DataFrame, by_time: pl.Series, by_arrival: pl.Series, place: str) -> pl.DataFrame:
-    """By row of `seen`: own_events, guards, events, squares, other_guard_at; of `sweeps.at_places`."""
-    places, guards = _code_count(seen[place]), _code_count(seen["guard_id"])
-    past, starts = sweeps.call(sweeps.grouped, seen[place], by_time, places)
-    arriving, _ = sweeps.call(sweeps.grouped, seen[place], by_arrival, places)
+def _at_place(
+    seen: pl.DataFrame, by_time: pl.Series, place: str, columns: Sequence[pl.Expr | str]
+) -> pl.DataFrame:
+    """By row of `seen` these `columns` of own_events, guards, events, squares, other_guard_at, as
+    `sweeps.at_places` counts them; null in rows that are not asked for or without a place."""
+    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, _code_count(seen[place]))
+    there = seen[order]
     found = sweeps.call(
         sweeps.at_places,
-        seen["punch_in_at"],
-        seen["visible"],
-        seen["guard_id"],
-        seen["is_asked"],
-        past,
-        arriving,
-        starts,
-        guards,
+        there["punch_in_at"],
+        there["visible"],
+        there["guard"],
+        there["is_asked"],
+        parts,
+        _code_count(seen["guard"]),
         DAYS_30,
     )
     names = ("own_events", "guards", "events", "squares", "other_guard_at")
-    return sweeps.frame(dict(zip(names, found, strict=True))).with_columns(_instant("other_guard_at"))
+    counted = sweeps.frame(dict(zip(names, found, strict=True))).select(columns)
+    row = np.full(seen.height, -1)
+    row[order] = np.arange(order.size)
+    return counted.select(pl.all().gather(pl.when(pl.lit(row) >= 0).then(pl.lit(row))))
 
 
 def _instant(name: str) -> pl.Expr:
@@ -281,13 +280,21 @@ def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
         by="guard_id",
         check_sortedness=False,  # it cannot be checked with `by`
     )["profile"]
-    profiled = own.with_columns(profiles[name].gather(latest) for name in _OF_PROFILE)
+    held = profiles.select(
+        *_OF_PROFILE,
+        *(
+            pl.col(f"usual_{name}").list.get(rank, null_on_oob=True).alias(f"{name}_{rank}")
+            for name in _USUAL
+            for rank in range(3)
+        ),
+    )
+    profiled = own.with_columns(held[name].gather(latest) for name in held.columns)
     hours_apart = 12 - (12 - (pl.col("local_hour") - pl.col("hour_mean")).abs()).abs()
     face_apart = pl.col("face_recognition_confidence") - pl.col("face_confidence_mean")
     deviations = {
-        "profile_hour_is_unusual": ~pl.col("hour_of_day").cast(pl.Int64).is_in(pl.col("usual_hours")),
-        "profile_weekday_is_unusual": ~pl.col("day_of_week").cast(pl.Int64).is_in(pl.col("usual_weekdays")),
-        "profile_site_is_unusual": ~pl.col("site_id").is_in(pl.col("usual_sites")),
+        "profile_hour_is_unusual": _is_unusual("hour_of_day", "hours"),
+        "profile_weekday_is_unusual": _is_unusual("day_of_week", "weekdays"),
+        "profile_site_is_unusual": _is_unusual("site_id", "sites"),
         "profile_hour_deviation": hours_apart / pl.col("hour_spread").clip(lower_bound=0.25),
         "profile_face_deviation": face_apart / pl.col("face_confidence_spread").clip(lower_bound=0.01),
         "profile_observations": pl.col("observations"),
@@ -296,6 +303,12 @@ def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
     return profiled.with_columns(
         pl.when("is_sufficient").then(value).alias(name) for name, value in deviations.items()
     )
+
+
+def _is_unusual(value: str, usual: str) -> pl.Expr:
+    """Whether a value is none of the profile's three."""
+    known = [(pl.col(value) == pl.col(f"{usual}_{rank}")).fill_null(False) for rank in range(3)]
+    return ~pl.any_horizontal(known)
 
 
 def _seconds_since(instant: str) -> pl.Expr:

@@ -9,6 +9,7 @@ reciprocal and a single row truly, and the same event would differ in its last b
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -70,23 +71,49 @@ def in_time(rows: pl.DataFrame) -> pl.DataFrame:
 
 def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:
     """Where the rows of each of `guards` start in `rows`, which are in time; with the end at last."""
-    codes = rows["guard_id"].cast(pl.Enum(guards)).to_physical().to_numpy()
-    return np.searchsorted(codes, np.arange(guards.len() + 1))
+    return np.append(rows["guard_id"].search_sorted(guards).to_numpy(), rows.height).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ByGuard:
+    """Rows sorted by guard_id, of which a few guards are read without the others.
+
+    `guards` are the different ids, `starts` where their rows start, with the end at last.
+    """
+
+    rows: pl.LazyFrame
+    guards: pl.Series
+    starts: sweeps.Integers
+
+    def of(self, guards: pl.Series) -> pl.LazyFrame:
+        """The rows of `guards`, which are sorted."""
+        first: int = self.guards.search_sorted(guards[:1], "left").item()
+        end: int = self.guards.search_sorted(guards[-1:], "right").item()
+        found = self.rows.slice(int(self.starts[first]), int(self.starts[end] - self.starts[first]))
+        is_whole = self.guards[first:end].is_in(guards.implode()).all()
+        return found if is_whole else found.filter(pl.col("guard_id").is_in(guards.implode()))
+
+
+def by_guard(rows: pl.LazyFrame) -> ByGuard:
+    """Raises ValueError unless `rows` are sorted by guard_id."""
+    # polars' streaming engine panics in `rle` where a column has chunks; a whole one is passed over here.
+    runs = rows.select("guard_id").collect()["guard_id"].rechunk().rle().struct.unnest()
+    guards = runs["value"].alias("guard_id")
+    if not (guards > guards.shift()).all():
+        raise ValueError("expected rows sorted by guard_id, got a guard in several places; sort them first")
+    return ByGuard(rows, guards, np.concatenate(([0], runs["len"].cum_sum().to_numpy())).astype(np.int64))
 
 
 def guard_batches(
-    past: pl.LazyFrame, size: int = BATCH_EVENTS, is_asked: pl.Expr = EVERY_EVENT
+    past: ByGuard, size: int = BATCH_EVENTS, is_asked: pl.Expr = EVERY_EVENT
 ) -> list[pl.Series]:
     """The sorted ids of the guards with an event that is asked for, in parts of about `size` events."""
-    guards = past.group_by("guard_id").agg(pl.len(), asked=is_asked.any()).filter("asked").sort("guard_id")
-    parted = guards.with_columns(batch=pl.col("len").cum_sum() // size).collect()
+    asked = past.rows.filter(is_asked).select(pl.col("guard_id").unique()).collect()["guard_id"]
+    lengths = pl.DataFrame({"guard_id": past.guards, "len": np.diff(past.starts)})
+    parted = lengths.filter(pl.col("guard_id").is_in(asked.implode())).with_columns(
+        batch=pl.col("len").cum_sum() // size
+    )
     return [some["guard_id"] for some in parted.partition_by("batch", maintain_order=True)]
-
-
-def of_guards(guards: pl.Series) -> pl.Expr:
-    """Whether a row is one of `guards`, which are sorted; the range lets Parquet skip what is not read."""
-    within = pl.col("guard_id").is_between(pl.lit(guards[0]), pl.lit(guards[-1]))
-    return within & pl.col("guard_id").is_in(guards.implode())
 
 
 def in_parallel(work: Callable[[pl.Series], Result], parts: Iterable[pl.Series]) -> Iterator[Result]:

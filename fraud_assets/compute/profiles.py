@@ -17,11 +17,11 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     IN_TIME,
+    by_guard,
     guard_batches,
     in_parallel,
     in_time,
     observe,
-    of_guards,
     starts,
 )
 from fraud_assets.domain.schemas import LATEST, History, Profile
@@ -96,16 +96,19 @@ def profile(
     `observed`: their events, as `build` gives them. A snapshot sees the events of `profile_days`
     that happened and were known strictly before it, and the shifts published before it.
     """
-    moments = pl.DataFrame({"at": sorted(snapshots)}, schema={"at": pl.Datetime("us", "UTC")})
+    moments = pl.Series("at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
     asked = pl.DataFrame({"guard_id": sorted(guards)}, schema={"guard_id": pl.String}).join(
-        moments, how="cross", maintain_order="left_right"
+        moments.to_frame(), how="cross", maintain_order="left_right"
     )
-    queries = np.arange(0, asked.height + 1, moments.height)
     rows = starts(observed, asked["guard_id"].unique(maintain_order=True))
-    window = timedelta(hours=24 * settings.profile_days)
-    span = sweeps.call(sweeps.windows, observed["punch_in_at"], rows, asked["at"], queries, window)
-    seen = _Seen(observed, asked["at"], *span)
-    found = pl.concat([asked, _means(seen), _most_frequent(seen)], how="horizontal")
+    leaves = observed["punch_in_at"] + timedelta(hours=24 * settings.profile_days)
+    first, first_with_shift, end = (
+        moments.search_sorted(instant, "right")
+        for instant in (observed["visible"], observed["visible_with_shift"], leaves)
+    )
+    seen = _Seen(observed, rows, moments.len(), first, end)
+    means = _means(seen, first_with_shift)
+    found = pl.concat([asked, means, _most_frequent(seen, means["observations"])], how="horizontal")
     return Profile.cast(
         found.filter(pl.col("observations") > 0)
         .with_columns(
@@ -135,8 +138,9 @@ def build(
     """
     failed = {guard: corrupt[guard] for guard in guards if guard in corrupt}
     sound = pl.Series([guard for guard in guards if guard not in corrupt], dtype=pl.String)
-    past = history.attendance_event.lazy().filter(pl.col("guard_id").is_in(sound.implode()))
-    parts = batches(past, history.shift.lazy(), history.site, snapshots, settings, failed, batch=batch)
+    past = in_time(history.attendance_event.filter(pl.col("guard_id").is_in(sound.implode())))
+    shifts = history.shift.sort("guard_id")
+    parts = batches(past.lazy(), shifts.lazy(), history.site, snapshots, settings, failed, batch=batch)
     found = pl.concat([Profile.create_empty(), *parts]).sort("guard_id", "snapshot_at")
     tried = [guard for guard in sound if guard not in failed]
     skipped = [(guard, FAILED, reason) for guard, reason in failed.items()]
@@ -159,13 +163,14 @@ def batches(
 ) -> Iterator[pl.DataFrame]:
     """Profile rows of the guards of `past`, from one observation on, part by part: read, then profiled.
 
-    The guards that cannot be profiled are added to `failed`, with the reason.
+    Events and shifts are sorted by guard_id; raises ValueError if they are not. The guards that cannot be
+    profiled are added to `failed`, with the reason.
     """
+    attended, rostered = by_guard(past.select(_READ)), by_guard(shifts)
 
     def profiled(guards: pl.Series) -> pl.DataFrame:
-        own = of_guards(guards)
-        events, rostered = pl.collect_all([past.filter(own).select(_READ), shifts.filter(own)])
-        rows = _observed(events, rostered, sites)
+        events, own_shifts = pl.collect_all([attended.of(guards), rostered.of(guards)])
+        rows = _observed(events, own_shifts, sites)
         bounds = starts(rows, guards)
         place = {guard: number for number, guard in enumerate(guards)}
 
@@ -178,7 +183,7 @@ def batches(
             frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
         return pl.concat(frames)
 
-    return in_parallel(profiled, guard_batches(past))
+    return in_parallel(profiled, guard_batches(attended))
 
 
 def refresh(
@@ -251,34 +256,39 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
 
 @dataclass(frozen=True)
 class _Seen:
-    """What each query, a guard at the instant `at`, looks at: the visible of the rows `first` to `end`."""
+    """What the `snapshots` of each guard look at: of each row those from `first` on and before `end`.
+
+    `starts`: where each guard's rows of `observed` start. A query is one snapshot of one guard.
+    """
 
     observed: pl.DataFrame
-    at: pl.Series
-    first: sweeps.Integers
-    end: sweeps.Integers
+    starts: sweeps.Integers
+    snapshots: int
+    first: pl.Series
+    end: pl.Series
 
-    def means(self, value: str, visible: str = "visible") -> tuple[sweeps.Integers, sweeps.Floats]:
+    def means(self, value: str, first: pl.Series | None = None) -> tuple[sweeps.Integers, sweeps.Floats]:
         """By query the number and mean of the known values; NaN without one."""
-        rows = self.observed
-        return sweeps.call(sweeps.means, rows[value], rows[visible], self.at, self.first, self.end)
+        seen = (self.first if first is None else first, self.end, self.starts, self.snapshots)
+        return sweeps.call(sweeps.means, self.observed[value], *seen)
 
     def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
         """By query the population standard deviation of the values with this `mean`."""
-        rows = self.observed
-        return sweeps.call(sweeps.spreads, rows[value], rows["visible"], self.at, mean, self.first, self.end)
+        seen = (self.first, self.end, self.starts, self.snapshots)
+        return sweeps.call(sweeps.spreads, self.observed[value], mean, *seen)
 
-    def most_frequent(self, code: pl.Series, values: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
+    def most_frequent(
+        self, code: pl.Series, values: pl.Series, observations: sweeps.Integers
+    ) -> tuple[pl.Series, pl.Series, pl.Series]:
         """By query the three most frequent of `values`, their shares, and how many different ones there are.
 
         Most frequent first, ties in the order of `values`, of which `code` says the one that a row has.
         """
-        top, times, number, different = sweeps.call(
-            sweeps.most_frequent, code, self.observed["visible"], self.at, self.first, self.end, values.len()
-        )
+        seen = (self.first, self.end, self.starts, self.snapshots)
+        top, times, different = sweeps.call(sweeps.most_frequent, code, *seen, values.len())
         ranked = top >= 0
         lengths = ranked.sum(axis=1)
-        shares = pl.Series(times[ranked] / np.repeat(number, lengths))
+        shares = pl.Series(times[ranked] / np.repeat(observations, lengths))
         return _lists(values.gather(top[ranked]), lengths), _lists(shares, lengths), pl.Series(different)
 
 
@@ -289,13 +299,13 @@ def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
     return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
 
 
-def _means(seen: _Seen) -> pl.DataFrame:
+def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
     observations, night_share = seen.means("is_night")
     face_mean = seen.means("face")[1]
     numbers = {
         "observations": observations,
         "night_shift_share": night_share,
-        "punctuality": seen.means("is_punctual", visible="visible_with_shift")[1],
+        "punctuality": seen.means("is_punctual", first_with_shift)[1],
         "face_confidence_mean": face_mean,
         "face_confidence_spread": seen.spreads("face", face_mean),
         "gps_drift_mean_meters": seen.means("drift")[1],
@@ -306,23 +316,18 @@ def _means(seen: _Seen) -> pl.DataFrame:
     return sweeps.frame(numbers)
 
 
-def _most_frequent(seen: _Seen) -> pl.DataFrame:
+def _most_frequent(seen: _Seen, observations: pl.Series) -> pl.DataFrame:
     sites = seen.observed["site_id"].unique().sort()
-    site = seen.observed["site_id"].cast(pl.Enum(sites)).to_physical()
-    hours = seen.most_frequent(seen.observed["hour"], pl.int_range(24, eager=True))
-    weekdays = seen.most_frequent(seen.observed["weekday"], pl.int_range(7, eager=True))
-    usual_sites, site_shares, variety = seen.most_frequent(site, sites)
-    return pl.DataFrame(
-        {
-            "usual_hours": hours[0],
-            "usual_hour_shares": hours[1],
-            "usual_weekdays": weekdays[0],
-            "usual_weekday_shares": weekdays[1],
-            "usual_sites": usual_sites,
-            "usual_site_shares": site_shares,
-            "site_variety": variety,
-        }
-    )
+    ranked = {
+        "hour": (seen.observed["hour"], pl.int_range(24, eager=True)),
+        "weekday": (seen.observed["weekday"], pl.int_range(7, eager=True)),
+        "site": (seen.observed["site_id"].cast(pl.Enum(sites)).to_physical(), sites),
+    }
+    columns: dict[str, pl.Series] = {}
+    for name, (code, values) in ranked.items():
+        usual, shares, columns[f"{name}_variety"] = seen.most_frequent(code, values, observations.to_numpy())
+        columns |= {f"usual_{name}s": usual, f"usual_{name}_shares": shares}
+    return pl.DataFrame(columns)
 
 
 def _circular_hour() -> list[pl.Expr]:

@@ -112,15 +112,13 @@ def at_places(
     visible: Integers,
     guard: Integers,
     is_asked: Flags,
-    past: Integers,
-    arriving: Integers,
     starts: Integers,
     guards: int,
     window: int,
 ) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """What the guard of each event that is asked for sees of all guards at its place (a site or a device).
 
-    `past` and `arriving` are the events parted by place, in the order of happened and of visible.
+    Events are parted by place and in the order of time.
 
     Returns by event: events of the own guard, guards seen, their events, the sum over guards of the square
     of their events, and the newest instant of another guard (NEVER without one).
@@ -131,14 +129,15 @@ def at_places(
     count = np.zeros(guards, np.int64)
     for place in range(len(starts) - 1):
         first, end = starts[place], starts[place + 1]
-        arrival = departure = first
+        arriving = first + np.argsort(np.asarray(visible[first:end]), kind="mergesort")
+        arrival, departure = 0, first
         number = total = square = 0
         newest_guard, newest, newest_of_others = -1, NEVER, NEVER
-        for query in past[first:end]:
+        for query in range(first, end):
             if not is_asked[query]:
                 continue
             now = happened[query]
-            while arrival < end and visible[arriving[arrival]] < now:
+            while arrival < len(arriving) and visible[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
                 instant, who = happened[event], guard[event]
@@ -155,23 +154,21 @@ def at_places(
                     newest_guard, newest = who, instant
                 else:
                     newest_of_others = max(newest_of_others, instant)
-            while departure < end and happened[past[departure]] < now - window:
-                event = past[departure]
+            while departure < end and happened[departure] < now - window:
+                if visible[departure] < happened[departure] + window:
+                    who = guard[departure]
+                    count[who] -= 1
+                    square -= 2 * count[who] + 1
+                    number -= count[who] == 0
+                    total -= 1
                 departure += 1
-                if visible[event] >= happened[event] + window:
-                    continue
-                who = guard[event]
-                count[who] -= 1
-                square -= 2 * count[who] + 1
-                number -= count[who] == 0
-                total -= 1
             who = guard[query]
             own[query] = count[who]
             seen[query], events[query], squares[query] = number, total, square
             other = newest if who != newest_guard else newest_of_others
             if other >= now - window:
                 other_at[query] = other
-        for event in arriving[first:arrival]:
+        for event in range(first, end):
             count[guard[event]] = 0
     return own, seen, events, squares, other_at
 
@@ -298,88 +295,92 @@ def at_own_site(
     return rostered, late, positions, spread
 
 
-def windows(
-    happened: Integers, starts: Integers, at: Integers, asking_starts: Integers, window: int
-) -> tuple[Integers, Integers]:
-    """By query the first event with at - window <= happened, and the first with at <= happened.
-
-    Events and queries are parted alike (by guard, by guard and site) and in the order of time.
-    """
-    first, end = np.empty(len(at), np.int64), np.empty(len(at), np.int64)
-    for part in range(len(starts) - 1):
-        left = right = starts[part]
-        for query in range(asking_starts[part], asking_starts[part + 1]):
-            while left < starts[part + 1] and happened[left] < at[query] - window:
-                left += 1
-            while right < starts[part + 1] and happened[right] < at[query]:
-                right += 1
-            first[query], end[query] = left, right
-    return first, end
-
-
 def means(
-    value: Floats, visible: Integers, at: Integers, first: Integers, end: Integers
+    value: Floats, first: Integers, end: Integers, starts: Integers, snapshots: int
 ) -> tuple[Integers, Floats]:
-    """By query the number and mean of the visible values in first..end (NaN: not known; no mean)."""
-    number, mean = np.zeros(len(at), np.int64), np.full(len(at), np.nan)
-    for query in range(len(at)):
-        now, known, total = at[query], 0, 0.0
-        for event in range(first[query], end[query]):
-            if visible[event] < now and not isnan(value[event]):
-                known += 1
-                total += value[event]
-        if known > 0:
-            number[query], mean[query] = known, total / known
+    """The number and mean of the known values that each guard's snapshots see (NaN: not known; no mean).
+
+    Events are parted by guard; an event is seen by the snapshots `first` to `end`. Returns by query: each
+    guard's snapshots, one guard after the other.
+    """
+    queries = (len(starts) - 1) * snapshots
+    number, mean = np.zeros(queries, np.int64), np.zeros(queries)
+    for one in range(len(starts) - 1):
+        of_guard = one * snapshots
+        for event in range(starts[one], starts[one + 1]):
+            known = value[event]
+            if not isnan(known):
+                for query in range(of_guard + first[event], of_guard + end[event]):
+                    number[query] += 1
+                    mean[query] += known
+    for query in range(queries):
+        mean[query] = mean[query] / number[query] if number[query] > 0 else nan
     return number, mean
 
 
 def spreads(
-    value: Floats, visible: Integers, at: Integers, mean: Floats, first: Integers, end: Integers
+    value: Floats, mean: Floats, first: Integers, end: Integers, starts: Integers, snapshots: int
 ) -> Floats:
-    """By query the population standard deviation of the values of `means`; NaN where there is no mean.
+    """The population standard deviation of the values of `means`, by query; NaN where there is no mean.
 
     Chan, Golub and LeVeque (1983), eq. 1.7: a second pass over the distances from the mean, from which is
     taken off what rounding left in it.
     """
-    spread = np.full(len(at), np.nan)
-    for query in range(len(at)):
-        now, known, rest, square = at[query], 0, 0.0, 0.0
-        for event in range(first[query], end[query]):
-            if visible[event] < now and not isnan(value[event]):
-                off = value[event] - mean[query]
-                known += 1
-                rest += off
-                square += off * off
-        if known > 0:
-            spread[query] = sqrt(max(square - rest * rest / known, 0.0) / known)
+    known, rest, square = np.zeros(len(mean), np.int64), np.zeros(len(mean)), np.zeros(len(mean))
+    for one in range(len(starts) - 1):
+        of_guard = one * snapshots
+        for event in range(starts[one], starts[one + 1]):
+            if not isnan(value[event]):
+                for query in range(of_guard + first[event], of_guard + end[event]):
+                    off = value[event] - mean[query]
+                    known[query] += 1
+                    rest[query] += off
+                    square[query] += off * off
+    spread = np.full(len(mean), nan)
+    for query in range(len(mean)):
+        if known[query] > 0:
+            left = square[query] - rest[query] * rest[query] / known[query]
+            spread[query] = sqrt(max(left, 0.0) / known[query])
     return spread
 
 
 def most_frequent(
-    code: Integers, visible: Integers, at: Integers, first: Integers, end: Integers, codes: int
-) -> tuple[Integers, Integers, Integers, Integers]:
-    """By query the three visible codes most frequent in first..end, most frequent first, ties smallest first.
+    code: Integers, first: Integers, end: Integers, starts: Integers, snapshots: int, codes: int
+) -> tuple[Integers, Integers, Integers]:
+    """The three codes most frequent among the events of `means`, most frequent first, ties smallest first.
 
-    Returns (queries, 3) codes (-1 where there are fewer) and their numbers, and by query the number of
-    visible events and of different codes.
+    Returns (queries, 3) codes (-1 where there are fewer), their numbers, and how many different codes each
+    query sees.
     """
-    top, times = np.full((len(at), 3), -1, np.int64), np.zeros((len(at), 3), np.int64)
-    visible_events, different = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-    count = np.zeros(codes, np.int64)
-    for query in range(len(at)):
-        for event in range(first[query], end[query]):
-            if visible[event] < at[query]:
-                visible_events[query] += 1
-                count[code[event]] += 1
-        for event in range(first[query], end[query]):
-            one, number = code[event], count[code[event]]
-            if number == 0:
-                continue
-            count[one] = 0
-            different[query] += 1
-            for rank in range(3):
-                held = times[query, rank]
-                if number > held or (number == held and one < top[query, rank]):
-                    top[query, rank], one = one, top[query, rank]
-                    times[query, rank], number = number, held
-    return top, times, visible_events, different
+    queries = (len(starts) - 1) * snapshots
+    top, times = np.full((queries, 3), -1, np.int64), np.zeros((queries, 3), np.int64)
+    different = np.zeros(queries, np.int64)
+    own, place = np.empty(codes, np.int64), np.full(codes, -1, np.int64)
+    for one in range(len(starts) - 1):
+        kinds = 0
+        for event in range(starts[one], starts[one + 1]):
+            if place[code[event]] < 0:
+                place[code[event]] = 0
+                own[kinds] = code[event]
+                kinds += 1
+        own[:kinds].sort()
+        for kind in range(kinds):
+            place[own[kind]] = kind
+        count = np.zeros((kinds, snapshots), np.int64)
+        for event in range(starts[one], starts[one + 1]):
+            kind = place[code[event]]
+            for snapshot in range(first[event], end[event]):
+                count[kind, snapshot] += 1
+        for kind in range(kinds):
+            place[own[kind]] = -1
+            for snapshot in range(snapshots):
+                number, query = count[kind, snapshot], one * snapshots + snapshot
+                different[query] += number > 0
+                rank = 3
+                while rank > 0 and number > times[query, rank - 1]:
+                    rank -= 1
+                    if rank < 2:
+                        top[query, rank + 1], times[query, rank + 1] = top[query, rank], times[query, rank]
+                if rank < 3:
+                    top[query, rank], times[query, rank] = own[kind], number
+    return top, times, different

@@ -16,7 +16,7 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, tenants
 
 RULES = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 PASSES = (sweeps.grouped, sweeps.at_places, sweeps.of_guards, sweeps.at_own_site)
-PASSES += (sweeps.windows, sweeps.means, sweeps.spreads, sweeps.most_frequent)
+PASSES += (sweeps.means, sweeps.spreads, sweeps.most_frequent)
 offsets = st.sampled_from([0.0, 40.4, -179.999999, 1e9])
 steps = st.sampled_from([0.0, 1e-9, 1e-6, 0.5, -1e-6, 300.0])
 adversarial = st.builds(
@@ -74,10 +74,10 @@ def test_no_pass_calls_anything_of_this_package() -> None:
 
 def one_window(values: list[float]) -> tuple[int, float, float]:
     """Number, mean and spread for one query that sees all `values`."""
-    value, visible = np.array(values), np.zeros(len(values), np.int64)
-    at, first, end = np.array([1]), np.array([0]), np.array([len(values)])
-    number, mean = sweeps.means(value, visible, at, first, end)
-    return number[0], mean[0], sweeps.spreads(value, visible, at, mean, first, end)[0]
+    value, parts = np.array(values), np.array([0, len(values)])
+    first, end = np.zeros(len(values), np.int64), np.ones(len(values), np.int64)
+    number, mean = sweeps.means(value, first, end, parts, 1)
+    return number[0], mean[0], sweeps.spreads(value, mean, first, end, parts, 1)[0]
 
 
 def exact_spread(values: list[float]) -> float:
@@ -126,20 +126,41 @@ def test_values_that_are_not_known_are_not_counted() -> None:
     assert math.isnan(spread)
 
 
-def test_a_window_is_closed_on_the_left_and_open_at_the_query() -> None:
-    happened, parts = np.array([0, 5, 10, 15]), np.array([0, 4])
-    first, end = sweeps.windows(happened, parts, np.array([10, 15, 16]), np.array([0, 3]), 10)
-    assert list(zip(first.tolist(), end.tolist(), strict=True)) == [(0, 2), (1, 3), (2, 4)]
+def test_an_event_counts_in_the_snapshots_that_see_it() -> None:
+    """Two guards of three snapshots each."""
+    value, parts = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0, 3, 4])
+    first, end = np.array([0, 1, 2, 1]), np.array([2, 3, 2, 3])
+    number, mean = sweeps.means(value, first, end, parts, 3)
+    assert number.tolist() == [1, 2, 1, 0, 1, 1]
+    assert pl.Series(mean, nan_to_null=True).to_list() == [1.0, 1.5, 2.0, None, 8.0, 8.0]
 
 
 def test_the_most_frequent_come_first_and_ties_the_smallest() -> None:
-    code, visible = np.array([5, 2, 2, 7, 5, 1, 9]), np.array([0, 0, 0, 0, 0, 0, 99])
-    top, times, number, different = sweeps.most_frequent(
-        code, visible, np.array([50]), np.array([0]), np.array([7]), 10
-    )
+    code = np.array([5, 2, 2, 7, 5, 1, 9])
+    first, end = np.zeros(7, np.int64), np.array([1, 1, 1, 1, 1, 1, 0])
+    top, times, different = sweeps.most_frequent(code, first, end, np.array([0, 7]), 1, 10)
     assert top.tolist() == [[2, 5, 1]]
     assert times.tolist() == [[2, 2, 1]]
-    assert (number.tolist(), different.tolist()) == ([6], [4])
+    assert different.tolist() == [4]
+
+
+def ranked(codes: list[int]) -> list[tuple[int, int]]:
+    """The three most frequent with their numbers, in plain Python."""
+    return sorted(Counter(codes).items(), key=lambda pair: (-pair[1], pair[0]))[:3]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 4)), max_size=12)))
+def test_each_guards_snapshots_rank_what_they_see(guards: list[list[tuple[int, int, int]]]) -> None:
+    rows = [row for events in guards for row in events]
+    code, first, end = (np.array([row[column] for row in rows], np.int64) for column in range(3))
+    parts = np.cumsum([0, *map(len, guards)])
+    top, times, different = sweeps.most_frequent(code, first, end, parts, 4, 6)
+    for query, (found, number) in enumerate(zip(top.tolist(), times.tolist(), strict=True)):
+        guard, snapshot = divmod(query, 4)
+        seen = [one for one, start, stop in guards[guard] if start <= snapshot < stop]
+        assert [pair for pair in zip(found, number, strict=True) if pair[0] >= 0] == ranked(seen)
+        assert different[query] == len(set(seen))
 
 
 @pytest.mark.usefixtures("nothing_met")
