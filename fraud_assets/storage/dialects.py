@@ -40,13 +40,13 @@ class Dialect:
     options: Mapping[str, object] = field(default_factory=dict)
 
     def select(self, table: str, columns: Mapping[str, pl.DataType], where: str, *more: str) -> str:
-        """A query of each column and, as `<column>_given`, of whether the source has a value there."""
+        """A query of each column of `table AS t` and, as `<column>_given`, of whether it has a value."""
         values = [
             f"{self.values[dtype.base_type()].format(c=f't.{name}')} AS {name}, "
             f"t.{name} IS NOT NULL AS {name}_given"
             for name, dtype in columns.items()
         ]
-        return f"SELECT {', '.join([*values, *more])} FROM {table} AS t WHERE {where}"  # noqa: S608
+        return f"SELECT {', '.join([*values, *more])} FROM {table} WHERE {where}"  # noqa: S608
 
     def recent(self, column: str) -> str:
         """True unless the instant is surely before `since`; what cannot be read comes along."""

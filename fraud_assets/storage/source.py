@@ -179,7 +179,7 @@ class Snapshot:
     def tenants(self) -> pl.DataFrame:
         """The tenant table as read."""
         columns = source_columns(Tenant)
-        return typed(self.fetch(self.dialect.select("tenant", columns, "true")), columns)
+        return typed(self.fetch(self.dialect.select("tenant AS t", columns, "true")), columns)
 
     def table(self, name: SourceTable, tenant: str, since: datetime) -> Iterator[pl.DataFrame]:
         """A tenant's table as read, in batches, one at least; of events and shifts at least those that
@@ -187,17 +187,36 @@ class Snapshot:
 
         Outcomes have one more column, `has_event`: whether the source has the event at all.
         """
-        columns, more = source_columns(SOURCE_TABLES[name]), ()
-        if name == "outcome":
-            more = (f"COALESCE(t.event_id IN (SELECT e.event_id {self._events()}), false) AS has_event",)
-        query = self.dialect.select(name, columns, self._of_tenant("t") + self._window(name), *more)
-        return self._typed(query, columns, tenant, since)
+        columns = source_columns(SOURCE_TABLES[name])
+        return self._typed(self._query(name, columns), columns, tenant, since)
+
+    def _query(self, name: SourceTable, columns: Mapping[str, pl.DataType]) -> str:
+        recent, more = self.dialect.recent, ()
+        tables, where = f"{name} AS t", [self._of_tenant("t")]
+        if name == "attendance_event":
+            where.append(recent("t.punch_in_at"))
+        elif name == "shift":
+            tables += self._events("shift_id", recent("e.punch_in_at"))
+            where.append(f"(e.shift_id IS NOT NULL OR {recent('t.scheduled_start')})")
+        elif name == "outcome":
+            tables += self._events("event_id", "true")
+            more = ("e.event_id IS NOT NULL AS has_event",)
+        return self.dialect.select(tables, columns, " AND ".join(where), *more)
+
+    def _events(self, column: str, where: str) -> str:
+        """Joins the events' values of `column` as `e`.
+
+        To ask whether a value is IN them takes, of very many, their number times that of the rows.
+        """
+        of_tenant = self._of_tenant("e")
+        values = f"SELECT DISTINCT e.{column} FROM attendance_event AS e WHERE {of_tenant} AND {where}"  # noqa: S608
+        return f" LEFT JOIN ({values}) AS e ON e.{column} = t.{column}"
 
     def events_by_guard(self, tenant: str, since: datetime) -> pl.DataFrame:
         """guard_id, events: how many of the events in `table` each has; a guard may have several lines."""
         columns = {"tenant_id": pl.String(), "guard_id": pl.String()}
-        where = self._of_tenant("t") + self._window("attendance_event") + " GROUP BY 1, 2, 3, 4"
-        query = self.dialect.select("attendance_event", columns, where, "count(*) AS events")
+        where = f"{self._of_tenant('t')} AND {self.dialect.recent('t.punch_in_at')} GROUP BY 1, 2, 3, 4"
+        query = self.dialect.select("attendance_event AS t", columns, where, "count(*) AS events")
         return pl.concat(self._typed(query, columns, tenant, since)).select("guard_id", "events")
 
     def _typed(
@@ -212,18 +231,6 @@ class Snapshot:
 
     def _of_tenant(self, table: str) -> str:
         return f"{table}.tenant_id = {self.dialect.tenant}"
-
-    def _events(self) -> str:
-        return f"FROM attendance_event AS e WHERE {self._of_tenant('e')}"
-
-    def _window(self, name: SourceTable) -> str:
-        recent = self.dialect.recent
-        if name == "attendance_event":
-            return f" AND {recent('t.punch_in_at')}"
-        if name == "shift":
-            referenced = f"t.shift_id IN (SELECT e.shift_id {self._events()} AND {recent('e.punch_in_at')})"
-            return f" AND ({referenced} OR {recent('t.scheduled_start')})"
-        return ""
 
     def check(self, table: str, schema: type[dy.Schema]) -> None:
         """Raises SourceMismatch unless the source has the table with every column in a readable type."""
