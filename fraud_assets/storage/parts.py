@@ -46,8 +46,8 @@ def wanted(name: SourceTable, since: datetime, until: datetime) -> pl.Expr:
 
 
 def joined(
-    whole: Mapping[SourceTable, pl.DataFrame],
-    parted: Mapping[SourceTable, Sequence[pl.LazyFrame]],
+    whole: Mapping[str, pl.DataFrame],
+    parted: Mapping[str, Sequence[pl.LazyFrame]],
     since: datetime,
     until: datetime,
 ) -> list[LazyHistory]:

@@ -119,10 +119,8 @@ class Source:
                         spool.add(some, str(part))
                 return [spool.scan(str(part)) for part in range(cuts.len() + 1)]
 
-            parted: dict[SourceTable, list[pl.LazyFrame]] = {name: spooled(name) for name in _PARTED}
-            whole: dict[SourceTable, pl.DataFrame] = {
-                name: pl.concat(wanted(name)) for name in SOURCE_TABLES if name not in _PARTED
-            }
+            parted = {name: spooled(name) for name in _PARTED}
+            whole = {name: pl.concat(wanted(name)) for name in SOURCE_TABLES if name not in _PARTED}
         return parts.joined(whole, parted, since, until)
 
     @contextmanager

@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
-from fractions import Fraction
 from math import isnan
-from statistics import fmean
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from fraud_assets.compute import quality
+from fraud_assets.compute.account import merged
 from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, source_columns
 from fraud_assets.domain.settings import for_tenant
-from fraud_assets_tests.builders import NOON, history
+from fraud_assets_tests.builders import NOON, history, in_parts
 
 AS_OF = NOON + timedelta(days=30)
 _LATE = AS_OF + timedelta(days=1)
@@ -28,19 +27,19 @@ FREE_TEXT = ("name", "typology", "source")
 """Nothing is computed from these; an empty one is kept."""
 
 
-def clean(**rows: list[dict[str, Any]]) -> quality.Cleaned:
+def clean(**rows: list[dict[str, Any]]) -> quality.Cleaned[History]:
     return quality.clean(history(as_read=True, **rows), "acme", AS_OF)
 
 
-def rules(cleaned: quality.Cleaned, table: str = "attendance_event") -> dict[str, int]:
+def rules(cleaned: quality.Cleaned[History], table: str = "attendance_event") -> dict[str, int]:
     return dict(cleaned.account.set_aside.filter(pl.col("table") == table).select("rule", "rows").iter_rows())
 
 
-def total(cleaned: quality.Cleaned, table: str) -> dict[str, int]:
+def total(cleaned: quality.Cleaned[History], table: str) -> dict[str, int]:
     return cleaned.account.totals.row(by_predicate=pl.col("table") == table, named=True)
 
 
-def ids(cleaned: quality.Cleaned) -> list[str]:
+def ids(cleaned: quality.Cleaned[History]) -> list[str]:
     return cleaned.history.attendance_event["event_id"].to_list()
 
 
@@ -386,16 +385,11 @@ messy = st.fixed_dictionaries({table: _messy_rows(table) for table in SOURCE_TAB
 @hypothesis_settings(max_examples=80)
 def test_every_row_read_is_kept_or_counted(rows: dict[str, list[dict[str, Any]]]) -> None:
     cleaned = clean(**rows)
-    counted = (
-        cleaned.account.totals["kept"]
-        + cleaned.account.totals["set_aside"]
-        + cleaned.account.totals["not_known_yet"]
-    )
-    assert (
-        cleaned.account.totals["read"].to_list() == counted.to_list() == [len(rows[t]) for t in SOURCE_TABLES]
-    )
+    totals = cleaned.account.totals
+    counted = totals["kept"] + totals["set_aside"] + totals["not_known_yet"]
+    assert totals["read"].to_list() == counted.to_list() == [len(rows[t]) for t in SOURCE_TABLES]
     kept = [getattr(cleaned.history, table).height for table in SOURCE_TABLES]
-    assert cleaned.account.totals["kept"].to_list() == kept
+    assert totals["kept"].to_list() == kept
 
 
 @given(messy)
@@ -432,3 +426,62 @@ def test_clean_rows_obey_their_schema_and_refer_to_each_other(rows: dict[str, li
         (tidy.outcome, "event_id", events),
     ]:
         assert set(child[key]) <= set(parent[key])
+
+
+# In parts of guards
+
+LONG_AGO = NOON.replace(year=1900)
+_TWO_GUARDS = [{"guard_id": "g1"}, {"guard_id": "g2"}, {"guard_id": ""}, {"guard_id": None}]
+_TWO_IDS = {
+    "shift": [{"shift_id": "h1"}, {"shift_id": "h2"}],
+    "attendance_event": [{"event_id": "e1"}, {"event_id": "e2"}, {"event_id": None}],
+    "outcome": [{"outcome_id": "o1"}, {"outcome_id": "o2"}],
+}
+
+
+def _many_rows(table: SourceTable) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Of few guards and ids, so that they conflict and repeat; with anything else that may be wrong."""
+    whose = [{"event_id": "e1"}, {"event_id": "e2"}] if table == "outcome" else _TWO_GUARDS
+    changes = [_TWO_IDS[table], whose, [*_ANY_TABLE, *_MESS[table], *[{}] * 6]]
+    rows = st.tuples(*map(st.sampled_from, changes)).map(lambda some: some[0] | some[1] | some[2])
+    return st.lists(rows, max_size=8)
+
+
+ambiguous = st.fixed_dictionaries(
+    {
+        "guard": st.just([{}, {"guard_id": "g2"}, {"guard_id": "g3"}]),
+        **{table: _many_rows(table) for table in ("shift", "attendance_event", "outcome")},
+    }
+)
+
+
+def cleaned_in_parts(given_rows: History, size: int) -> list[quality.Cleaned[History]]:
+    parts = in_parts(given_rows, LONG_AGO, AS_OF, size)
+    conflicting = quality.conflicting(parts, AS_OF)
+    return [quality.clean(part.collect(), "acme", AS_OF, conflicting) for part in parts]
+
+
+@given(ambiguous, st.integers(1, 4))
+@hypothesis_settings(max_examples=150)
+def test_cleaned_in_parts_is_cleaned_as_a_whole(rows: dict[str, list[dict[str, Any]]], size: int) -> None:
+    [whole] = cleaned_in_parts(history(as_read=True, **rows), 100)
+    parts = cleaned_in_parts(history(as_read=True, **rows), size)
+    for table in ("shift", "attendance_event", "outcome"):
+        together = pl.concat(getattr(part.history, table) for part in parts)
+        assert_frame_equal(together, getattr(whole.history, table), check_row_order=False)
+    for part in parts:
+        assert_frame_equal(part.history.site, whole.history.site)
+        assert_frame_equal(part.history.guard, whole.history.guard)
+    account = merged([part.account for part in parts])
+    for name in ("totals", "set_aside", "shares", "periods", "by_guard"):
+        one, other = getattr(account, name), getattr(whole.account, name)
+        assert_frame_equal(one, other.select(one.columns))
+
+
+def test_an_id_under_guards_of_two_parts_conflicts_in_both() -> None:
+    twice = [{"event_id": "twice", "guard_id": guard} for guard in ("g1", "g2")]
+    rows = [{}, *twice, {"event_id": "e2", "guard_id": "g2"}]
+    given_rows = history(as_read=True, guard=[{}, {"guard_id": "g2"}], attendance_event=rows)
+    parts = cleaned_in_parts(given_rows, 1)
+    assert [rules(part) for part in parts] == [{"conflicting_id": 1}] * 2
+    assert [ids(part) for part in parts] == [["e1"], ["e2"]]
