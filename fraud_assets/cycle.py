@@ -10,14 +10,25 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from fraud_assets.compute import activation, dataset, evaluation, pictures, profiles, quality, training
+from fraud_assets.compute import (
+    account,
+    activation,
+    dataset,
+    evaluation,
+    pictures,
+    profiles,
+    quality,
+    training,
+)
+from fraud_assets.compute.account import Account
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
-from fraud_assets.domain.schemas import Profile
+from fraud_assets.domain.schemas import Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.spool import Spool
 
 CYCLE_STAGES = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
 """In the order in which they run."""
@@ -33,24 +44,31 @@ class ProfilesMade:
     as_of: datetime
     made: profiles.Profiles
     profiled: int
-    cleaned: quality.Cleaned
+    account: Account
     table_version: int
 
 
 @dataclass(frozen=True)
 class DatasetMade:
-    """The training dataset as stored, its features in numbers, and what was set aside on the way."""
+    """The training dataset as stored, in numbers, and what was set aside on the way.
 
-    training_set: dataset.TrainingSet
+    `counts`, `window_start` and `digest` are those of `dataset.TrainingSet`, `features` is the summary.
+    """
+
+    as_of: datetime
+    window_start: datetime
+    newest_punch_in: datetime | None
+    counts: Mapping[str, int]
+    digest: str
     features: pl.DataFrame
     maturity: dataset.Maturity
-    cleaned: quality.Cleaned
+    account: Account
     table_version: int
 
 
 @dataclass(frozen=True)
 class RowsSetAside:
-    """What the newest cycle set aside; `by_rule` and `shares` have the schemas of `quality`."""
+    """What the newest cycle set aside; `by_rule` and `shares` have the schemas of `account`."""
 
     by_rule: pl.DataFrame
     shares: pl.DataFrame
@@ -78,22 +96,24 @@ class StoredDataset:
 def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     """Profiles of every active guard at the cycle's start, and the weekly ones behind the dataset."""
     as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
-    cleaned = platform.history(tenant, as_of)
-    before = _shares_before(platform, tenant, as_of)
     fingerprint = profiles.fingerprint(rules)
-    stored = _stored_profiles(platform, tenant, fingerprint)
-    made = profiles.refresh(stored, cleaned.history, as_of, rules, quality.corrupt_guards(cleaned, rules))
+    with platform.tables.scratch(tenant) as folder:
+        cleaned = platform.history(tenant, as_of, folder)
+        stored = _stored_profiles(platform, tenant, fingerprint)
+        corrupt = quality.corrupt_guards(cleaned, rules)
+        made = profiles.refresh(stored, cleaned.history, as_of, rules, corrupt)
+    before = _shares_before(platform, tenant, as_of)
     facts = {
         "as_of": as_of.isoformat(),
         "settings": fingerprint,
-        "set_aside": cleaned.set_aside.write_json(),
-        "shares_set_aside": quality.compared(cleaned, before).write_json(),
+        "set_aside": cleaned.account.set_aside.write_json(),
+        "shares_set_aside": account.compared(cleaned.account, before).write_json(),
     }
     version = platform.tables.write(tenant, "profiles", made.profiles, facts)
     # The newest version holds every snapshot that counts; unlike a dataset's, no model names an older one.
     platform.tables.prune(tenant, "profiles", keep=())
     profiled = made.profiles.filter(pl.col("snapshot_at") == as_of).height
-    return ProfilesMade(as_of, made, profiled, cleaned, version)
+    return ProfilesMade(as_of, made, profiled, cleaned.account, version)
 
 
 def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.DataFrame:
@@ -112,10 +132,10 @@ def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataF
         cycle_before = datetime.fromisoformat(platform.tables.facts(tenant, "profiles")["as_of"])
         stored = rows_set_aside(platform, tenant).shares
     except TableNotFound:
-        cycle_before, stored = as_of, pl.DataFrame(schema=quality.SHARES)
+        cycle_before, stored = as_of, pl.DataFrame(schema=account.SHARES)
     if cycle_before >= as_of:
         return stored.select("table", "period", "share_before", "share_before_rise")
-    return quality.to_compare_with(stored, platform.settings(tenant).set_aside_jump)
+    return account.to_compare_with(stored, platform.settings(tenant).set_aside_jump)
 
 
 def rows_set_aside(platform: Platform, tenant: str) -> RowsSetAside:
@@ -125,32 +145,40 @@ def rows_set_aside(platform: Platform, tenant: str) -> RowsSetAside:
     """
     facts = platform.tables.facts(tenant, "profiles")
     return RowsSetAside(
-        by_rule=pl.read_json(facts.get("set_aside", "[]").encode(), schema=quality.BY_RULE),
-        shares=pl.read_json(facts.get("shares_set_aside", "[]").encode(), schema=quality.SHARES),
+        by_rule=pl.read_json(facts.get("set_aside", "[]").encode(), schema=account.BY_RULE),
+        shares=pl.read_json(facts.get("shares_set_aside", "[]").encode(), schema=account.SHARES),
     )
 
 
 def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
     """The labelled events of the last 180 days, stored under a version number."""
     as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
-    cleaned = platform.history(tenant, as_of)
-    made = dataset.assemble(cleaned.history, platform.tables.read(tenant, "profiles"), as_of, rules)
-    before = _dataset_before(platform, tenant, as_of)
-    facts = {
-        "as_of": as_of.isoformat(),
-        "window_start": made.window_start.isoformat(),
-        "digest": made.digest,
-        "set_aside": quality.in_words(cleaned, "attendance_event") or "",
-        "version_before": "" if before is None else str(before),
-        **{name: str(count) for name, count in made.counts.items()},
-    }
-    return DatasetMade(
-        training_set=made,
-        features=dataset.summary(made.frame, _frame(platform, tenant, before)),
-        maturity=dataset.maturity(made, cleaned.history, rules),
-        cleaned=cleaned,
-        table_version=_store_dataset(platform, tenant, made.frame, facts),
-    )
+    with platform.tables.scratch(tenant) as folder:
+        cleaned = platform.history(tenant, as_of, folder)
+        spool = Spool(folder / "dataset", TrainingDataset.create_empty(), platform.rows_in_memory)
+        stored = platform.tables.read(tenant, "profiles")
+        made = dataset.assemble(cleaned.history, stored, as_of, rules, spool.keep)
+        before, moments = _dataset_before(platform, tenant, as_of), dataset.moments(made.frame)
+        facts = {
+            "as_of": as_of.isoformat(),
+            "window_start": made.window_start.isoformat(),
+            "digest": made.digest,
+            "set_aside": account.in_words(cleaned.account, "attendance_event") or "",
+            "version_before": "" if before is None else str(before),
+            "features": moments.write_json(),
+            **{name: str(count) for name, count in made.counts.items()},
+        }
+        return DatasetMade(
+            as_of=as_of,
+            window_start=made.window_start,
+            newest_punch_in=made.frame.select(pl.col("punch_in_at").max()).collect().item(),
+            counts=made.counts,
+            digest=made.digest,
+            features=dataset.summary(moments, _moments(platform, tenant, before)),
+            maturity=dataset.maturity(made, cleaned.history, rules),
+            account=cleaned.account,
+            table_version=_store_dataset(platform, tenant, made.frame, facts),
+        )
 
 
 def _dataset_before(platform: Platform, tenant: str, as_of: datetime) -> int | None:
@@ -164,15 +192,13 @@ def _dataset_before(platform: Platform, tenant: str, as_of: datetime) -> int | N
     return int(facts["version_before"]) if facts.get("version_before") else None
 
 
-def _frame(platform: Platform, tenant: str, version: int | None) -> pl.DataFrame | None:
-    """None if no version is named, or it was pruned."""
-    try:
-        return None if version is None else platform.tables.read(tenant, "training_dataset", version)
-    except TableNotFound:
-        return None
+def _moments(platform: Platform, tenant: str, version: int | None) -> pl.DataFrame | None:
+    """Those of the dataset's version; None if no version is named, or an earlier release made it."""
+    facts = {} if version is None else platform.tables.facts(tenant, "training_dataset", version)
+    return pl.read_json(facts["features"].encode(), schema=dataset.MOMENTS) if "features" in facts else None
 
 
-def _store_dataset(platform: Platform, tenant: str, frame: pl.DataFrame, facts: Mapping[str, str]) -> int:
+def _store_dataset(platform: Platform, tenant: str, frame: pl.LazyFrame, facts: Mapping[str, str]) -> int:
     """The version of `frame`: a new one, unless the newest has the same digest and cut-off."""
     version = platform.tables.version(tenant, "training_dataset")
     if version is not None and platform.tables.facts(tenant, "training_dataset", version) == facts:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,17 @@ import polars as pl
 from fraud_assets.compute.activation import Submission
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.compute.training import Model
-from fraud_assets.domain.schemas import FEATURES, SOURCE_TABLES, History, SourceTable, TrainingDataset
+from fraud_assets.domain.schemas import (
+    FEATURES,
+    SOURCE_TABLES,
+    History,
+    LazyHistory,
+    SourceTable,
+    TrainingDataset,
+)
+from fraud_assets.storage import parts
 from fraud_assets.storage.ledger import Entry
+from fraud_assets.storage.source import Source
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday, 13:00 in Madrid."""
@@ -97,6 +107,28 @@ def history(*, as_read: bool = False, **rows: Sequence[dict[str, Any]]) -> Histo
     """A tenant's tables; sites and guards default to one row each, the others to none."""
     given: dict[str, Sequence[dict[str, Any]]] = {"site": [{}], "guard": [{}], **rows}
     return History(**{name: table(name, given.get(name, []), as_read=as_read) for name in SOURCE_TABLES})
+
+
+def read(source: Source, tenant: str, since: datetime, until: datetime) -> History:
+    """What the source gives in one part, which needs no folder."""
+    [part] = source.parts(tenant, since, until, 10**9, Path("nowhere"))
+    return part.collect()
+
+
+def in_parts(given: History, since: datetime, until: datetime, size: int) -> list[LazyHistory]:
+    """A history as the source would give it in parts of `size` events."""
+    tables = {name: getattr(given, name).filter(parts.wanted(name, since, until)) for name in SOURCE_TABLES}
+    events = tables["attendance_event"]
+    cuts = parts.cuts(events.group_by("guard_id").agg(events=pl.len()), size)
+
+    def split(rows: pl.DataFrame) -> list[pl.LazyFrame]:
+        found = dict(parts.split(rows, cuts))
+        return [found.get(number, rows.clear()).lazy() for number in range(cuts.len() + 1)]
+
+    has_event = pl.col("event_id").is_in(given.attendance_event["event_id"].drop_nulls().implode())
+    whole = tables | {"outcome": tables["outcome"].with_columns(has_event=has_event.fill_null(False))}
+    parted = {name: split(tables[name]) for name in ("attendance_event", "shift")}
+    return parts.joined(whole, parted, since, until)
 
 
 def training_dataset(records: int = 300, *, seed: int = 0, fraud_share: float = 0.2) -> pl.DataFrame:

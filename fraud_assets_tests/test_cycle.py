@@ -141,7 +141,7 @@ def test_another_cut_off_is_another_version_even_if_it_has_the_same_rows(world: 
     first = cycle.assemble_dataset(platform, "acme")
     world.now += DAY
     second = cycle.assemble_dataset(platform, "acme")
-    assert second.training_set.digest == first.training_set.digest
+    assert second.digest == first.digest
     assert second.table_version == first.table_version + 1
     assert cycle.read_dataset(platform, "acme").as_of == TONIGHT + DAY
     assert cycle.read_dataset(platform, "acme", first.table_version).as_of == TONIGHT
@@ -150,16 +150,16 @@ def test_another_cut_off_is_another_version_even_if_it_has_the_same_rows(world: 
 def test_an_outcome_that_arrives_late_changes_the_dataset_of_the_next_cycle_only(world: World) -> None:
     platform = world.platform
     cycle.refresh_profiles(platform, "acme")
-    before = cycle.assemble_dataset(platform, "acme").training_set.digest
+    before = cycle.assemble_dataset(platform, "acme").digest
     known = world.source.histories["acme"]
     late = known.outcome.head(1).with_columns(
         outcome_id=pl.lit("late"), verdict=pl.lit("legitimate"), known_at=TONIGHT + timedelta(hours=1)
     )
     world.source.histories["acme"] = replace(known, outcome=pl.concat([known.outcome, late]))
     world.now += timedelta(hours=5)
-    assert cycle.assemble_dataset(platform, "acme").training_set.digest == before
+    assert cycle.assemble_dataset(platform, "acme").digest == before
     world.now = TONIGHT + DAY
-    assert cycle.assemble_dataset(platform, "acme").training_set.digest != before
+    assert cycle.assemble_dataset(platform, "acme").digest != before
 
 
 def test_a_dataset_needs_profiles_and_a_decision_needs_a_candidate(world: World) -> None:
@@ -210,7 +210,7 @@ def test_a_tenant_without_a_good_event_is_not_trained_and_told_why(
     for _ in range(2):
         assert cycle.refresh_profiles(world.platform, "acme").profiled == 0
         made = cycle.assemble_dataset(world.platform, "acme")
-        assert (made.training_set.frame.height, made.table_version) == (0, 0)
+        assert (made.counts["records"], made.table_version) == (0, 0)
         found = cycle.train(world.platform, "acme", None)
         assert isinstance(found, Entry)
         assert found.sentence == f"Not trained: 0 usable records, 100 are needed; {words}."

@@ -12,14 +12,14 @@ import polars as pl
 
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.definitions import build_definitions
-from fraud_assets.domain.schemas import History, Tenant
+from fraud_assets.domain.schemas import History, LazyHistory, Tenant
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.source import Source, Tenants
 from fraud_assets.storage.tables import Tables
-from fraud_assets_tests.builders import history
+from fraud_assets_tests.builders import history, in_parts
 from fraud_assets_tests.fakes import FakeRegistry
 
 TONIGHT = datetime(2026, 6, 1, 2, tzinfo=UTC)
@@ -51,16 +51,12 @@ class FakeSource:
     def active_tenants(self) -> list[str]:
         return [name for name in sorted(self.histories) if name not in self.suspended]
 
-    def read(self, tenant: str, since: datetime, until: datetime) -> History:
+    def parts(
+        self, tenant: str, since: datetime, until: datetime, size: int, folder: Path
+    ) -> list[LazyHistory]:
         if tenant in self.failing:
             raise self.failing[tenant]
-        known = self.histories[tenant]
-        recent = pl.col("punch_in_at") >= since
-        return replace(
-            known,
-            attendance_event=known.attendance_event.filter(recent, pl.col("known_at") <= until),
-            outcome=known.outcome.filter(pl.col("known_at") <= until),
-        )
+        return in_parts(self.histories[tenant], since, until, size)
 
 
 def company(

@@ -24,7 +24,7 @@ from fraud_assets.compute.observations import (
     observe,
     starts,
 )
-from fraud_assets.domain.schemas import LATEST, History, Profile
+from fraud_assets.domain.schemas import LATEST, AnyHistory, Profile
 from fraud_assets.domain.settings import Settings
 
 WEEK: Final = timedelta(hours=7 * 24)
@@ -123,7 +123,7 @@ def profile(
 
 
 def build(
-    history: History,
+    history: AnyHistory,
     snapshots: Sequence[datetime],
     guards: Sequence[str],
     settings: Settings,
@@ -187,7 +187,7 @@ def batches(
 
 
 def refresh(
-    stored: pl.DataFrame, history: History, as_of: datetime, settings: Settings, corrupt: Mapping[str, str]
+    stored: pl.DataFrame, history: AnyHistory, as_of: datetime, settings: Settings, corrupt: Mapping[str, str]
 ) -> Profiles:
     """`stored` Profile rows brought up to `as_of`: of active guards then, of all guards on the weekly grid.
 

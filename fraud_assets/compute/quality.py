@@ -17,90 +17,124 @@ tables stand here:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final, cast
+from datetime import datetime
+from functools import partial
+from types import MappingProxyType
+from typing import Final, Generic, TypeVar, cast
 
 import dataframely as dy
 import polars as pl
 
-from fraud_assets.domain.schemas import EARLIEST, LATEST, SOURCE_TABLES, History, SourceTable, source_columns
+from fraud_assets.compute.account import ALL_ROWS, RECENT, UNKNOWN_SHIFT, Account
+from fraud_assets.domain.schemas import (
+    EARLIEST,
+    LATEST,
+    SOURCE_TABLES,
+    History,
+    LazyHistory,
+    SourceTable,
+    source_columns,
+)
 from fraud_assets.domain.settings import Settings
 
 CORRUPT_FROM_EVENTS: Final = 3
 """Fewer events of a guard than this say nothing about the share that is bad."""
 
-UNKNOWN_SHIFT: Final = "unknown_shift"
-"""The one rule whose rows are kept."""
+OWNER: Final[dict[SourceTable, str]] = {
+    "shift": "guard_id",
+    "attendance_event": "guard_id",
+    "outcome": "event_id",
+}
+"""By table the column whose value decides in which part of a history a row is."""
 
-RECENT: Final = timedelta(days=7)
-"""What was learned so long before a cycle also has a share of its own: in all rows a bad night is lost."""
-
-SHARE_FROM_ROWS: Final = 20
-"""Fewer rows than this say nothing about the share that is bad: one row in 20 is 5 points."""
-
-BY_RULE: Final = pl.Schema({"table": pl.String, "rule": pl.String, "rows": pl.Int64})
-
-_SHARES_NOW: Final = pl.Schema(
-    {"table": pl.String, "period": pl.String, "rows": pl.Int64, "share": pl.Float64, "rule": pl.String}
-)
-SHARES: Final = pl.Schema({**_SHARES_NOW, "share_before": pl.Float64, "share_before_rise": pl.Float64})
+Ids = Mapping[SourceTable, pl.DataFrame]
+NO_IDS: Final[Ids] = MappingProxyType({})
 
 _LEARNED_AT: Final = ("known_at", "published_at")
 
 
+_Rows = TypeVar("_Rows", History, LazyHistory)
+
+
 @dataclass(frozen=True)
-class Cleaned:
-    """A tenant's valid rows, and the account of the others.
+class Cleaned(Generic[_Rows]):
+    """A tenant's valid rows, in the columns of the schemas but for `unreadable`, and the account of all."""
 
-    history     valid rows; columns and types of the schemas, without `unreadable`
-    set_aside   table, rule, rows; sorted. A row that breaks two rules counts under both; the events
-                under `unknown_shift` are kept
-    totals      table, read, not_known_yet, set_aside, kept; one line a table, each row in one count
-    shares      table, period, rows, share, rule: of the rows known, all and those learned within
-                `RECENT`, the share that is set aside (null below `SHARE_FROM_ROWS`), and the most
-                frequent rule; a table without an instant of learning has no recent rows
-    by_guard    table (guard, attendance_event), guard_id, read, set_aside, reasons: this tenant's
-                rows without the repeated ones, which lose nothing
-    """
-
-    history: History
-    set_aside: pl.DataFrame
-    totals: pl.DataFrame
-    shares: pl.DataFrame
-    by_guard: pl.DataFrame
+    history: _Rows
+    account: Account
 
 
-def clean(history: History, tenant: str, as_of: datetime) -> Cleaned:
+def clean(history: History, tenant: str, as_of: datetime, conflicting: Ids = NO_IDS) -> Cleaned[History]:
     """The valid rows of `tenant` known at `as_of`; `history` is as read, or clean already.
+
+    It may be a part of a history, with every site and guard, all rows of some guards, and the outcomes of
+    their events; then `conflicting` are the ids that conflict across its parts. What is kept is the same
+    as of the whole, and the accounts add up to that of the whole (`account.merged`).
 
     A table that lacks a column or has another type than its schema is the reader's error, not a bad
     row: polars or dataframely raises.
     """
-    site = _check("site", history.site, tenant, as_of, {"unknown_time_zone": _is_unknown_zone(history.site)})
-    guard = _check("guard", history.guard, tenant, as_of, {})
+    check = partial(_check, tenant=tenant, as_of=as_of, conflicting=conflicting)
+    site = check("site", history.site, {"unknown_time_zone": _is_unknown_zone(history.site)})
+    guard = check("guard", history.guard, {})
     posted = {
         "unknown_guard": _is_absent("guard_id", guard.kept),
         "unknown_site": _is_absent("site_id", site.kept),
     }
-    shift = _check("shift", history.shift, tenant, as_of, posted)
-    event = _check("attendance_event", history.attendance_event, tenant, as_of, posted)
+    shift = check("shift", history.shift, posted)
+    event = check("attendance_event", history.attendance_event, posted)
     reviewed = {
         "unknown_event": _is_absent("event_id", event.rows),
         "event_set_aside": _is_absent("event_id", event.kept) & ~_is_absent("event_id", event.rows),
     }
-    outcome = _check("outcome", history.outcome, tenant, as_of, reviewed)
+    outcome = check("outcome", history.outcome, reviewed)
     checked = (site, guard, shift, event, outcome)
     events, unknown_shifts = _without_unknown_shifts(event.kept, shift.kept)
     return Cleaned(
         history=History(site.kept, guard.kept, shift.kept, events, outcome.kept),
-        set_aside=_by_rule(checked, unknown_shifts),
-        totals=_totals(checked),
-        shares=pl.concat(_shares(each) for each in checked),
-        by_guard=pl.concat([_by_guard(guard, tenant), _by_guard(event, tenant)]),
+        account=Account(
+            totals=_totals(checked),
+            periods=pl.concat(_periods(each) for each in checked),
+            broken=_broken(checked, unknown_shifts),
+            by_guard=pl.concat([_by_guard(guard, tenant), _by_guard(event, tenant)]),
+        ),
     )
 
 
-def corrupt_guards(cleaned: Cleaned, settings: Settings) -> dict[str, str]:
+def conflicting(parts: Sequence[LazyHistory], as_of: datetime) -> Ids:
+    """By table tenant_id and id of the rows known at `as_of` that stand in several parts, under two owners.
+
+    Rows of one id in one part are found by `clean`; they may be among these too.
+    """
+    return {
+        table: _claimed_twice(
+            pl.concat([getattr(part, table).lazy() for part in parts]).filter(
+                ~_is_not_known_yet(SOURCE_TABLES[table].column_names(), as_of)
+            ),
+            SOURCE_TABLES[table].primary_key()[0],
+            owner,
+        )
+        for table, owner in OWNER.items()
+    }
+
+
+def _claimed_twice(rows: pl.LazyFrame, key: str, owner: str) -> pl.DataFrame:
+    """The ids under more than one owner. By hashes first: all ids of a tenant would fill the memory."""
+    code = pl.struct("tenant_id", key).hash()
+    is_claimed_twice = pl.col("owner").min() != pl.col("owner").max()
+    codes = rows.select(code=code, owner=pl.col(owner).hash()).group_by("code").agg(twice=is_claimed_twice)
+    suspects = codes.filter("twice").select("code").collect(engine="streaming")
+    return (
+        rows.filter(code.is_in(suspects["code"].implode()), pl.col(key).is_not_null())
+        .group_by("tenant_id", key)
+        .agg(pl.col(owner).n_unique())
+        .filter(pl.col(owner) > 1)
+        .select("tenant_id", key)
+        .collect()
+    )
+
+
+def corrupt_guards(cleaned: Cleaned[_Rows], settings: Settings) -> dict[str, str]:
     """guard_id -> why the guard cannot be profiled, in words.
 
     A guard is corrupt if its own row is set aside, or if it is active and at least
@@ -114,68 +148,10 @@ def corrupt_guards(cleaned: Cleaned, settings: Settings) -> dict[str, str]:
         & (pl.col("read") >= CORRUPT_FROM_EVENTS)
         & (pl.col("set_aside") >= settings.profile_corrupt_share * pl.col("read"))
     )
-    corrupt = cleaned.by_guard.filter(pl.col("set_aside") > 0, is_own_row | are_many_events)
+    corrupt = cleaned.account.by_guard.filter(pl.col("set_aside") > 0, is_own_row | are_many_events)
     noun = pl.when(is_own_row).then(pl.lit("guard rows")).otherwise(pl.lit("events"))
     words = pl.format("{} of {} {} set aside: {}", "set_aside", "read", noun, "reasons")
     return dict(corrupt.select("guard_id", words.alias("words")).sort("guard_id").iter_rows())
-
-
-def in_words(cleaned: Cleaned, table: SourceTable) -> str | None:
-    """How many of the table's rows were set aside, and under which two rules most; None: none were."""
-    total = cleaned.totals.row(by_predicate=pl.col("table") == table, named=True)
-    known, set_aside = total["set_aside"] + total["kept"], total["set_aside"]
-    if not known:
-        return f"no {table} rows were read"
-    if not set_aside:
-        return None
-    amount = f"all {known}" if set_aside == known else f"{set_aside} of {known}"
-    rules = ", ".join(f"{rule} {rows}" for rule, rows in _most_frequent(cleaned.set_aside, table)[:2])
-    return f"{amount} {table} rows were set aside: {rules}"
-
-
-def compared(cleaned: Cleaned, before: pl.DataFrame) -> pl.DataFrame:
-    """The shares with what they are compared with, as `to_compare_with` tells it; the schema is SHARES."""
-    return cleaned.shares.join(before, on=["table", "period"], how="left", maintain_order="left")
-
-
-def to_compare_with(shares: pl.DataFrame, limit: float) -> pl.DataFrame:
-    """table, period, share_before, share_before_rise for the cycle after the one with these `shares`.
-
-    Rows that turn bad fill the recent ones a night at a time, and each part alone may be below `limit`;
-    so a share that grew by more than a day's part of `limit` still rises, and what it was before that is
-    kept. A share that is not known stands as it was.
-    """
-    share = pl.coalesce("share", "share_before")
-    is_rising = _rise("share_before", "share") > limit / RECENT.days
-    before_rise = pl.when(is_rising).then("share_before_rise").otherwise(share)
-    return shares.select("table", "period", share_before=share, share_before_rise=before_rise)
-
-
-def jumps(shares: pl.DataFrame, limit: float) -> list[str]:
-    """A sentence's part for each share whose rise came to more than `limit` in this cycle.
-
-    `shares` has the schema SHARES; a share that is not known counts as 0. A rise is told once, however
-    far it goes on.
-    """
-    is_jump = _rise("share_before_rise", "share") > limit
-    is_told = _rise("share_before_rise", "share_before") > limit
-    told = shares.filter(is_jump & ~is_told).select("table", "share", "period", "share_before_rise", "rule")
-    return [
-        f"{table}: {share:.1%} of {period} set aside, "
-        f"{'not known' if before is None else f'{before:.1%}'} before, most often under {rule}"
-        for table, share, period, before, rule in told.iter_rows()
-    ]
-
-
-def _rise(start: str, end: str) -> pl.Expr:
-    """Rounded, because 0.55 - 0.50 is a little more than 0.05."""
-    return (pl.col(end).fill_null(0) - pl.col(start).fill_null(0)).round(9)
-
-
-def _most_frequent(set_aside: pl.DataFrame, table: str) -> list[tuple[str, int]]:
-    """The rules under which the table's rows are set aside, with their rows, most frequent first."""
-    rules = set_aside.filter(pl.col("table") == table, pl.col("rule") != UNKNOWN_SHIFT)
-    return rules.sort("rows", "rule", descending=[True, False]).select("rule", "rows").rows()
 
 
 @dataclass(frozen=True)
@@ -198,22 +174,32 @@ class _Checked:
 
 
 def _check(
-    table: SourceTable, read: pl.DataFrame, tenant: str, as_of: datetime, broken: Mapping[str, pl.Expr]
+    table: SourceTable,
+    read: pl.DataFrame,
+    broken: Mapping[str, pl.Expr],
+    *,
+    tenant: str,
+    as_of: datetime,
+    conflicting: Ids,
 ) -> _Checked:
     """`broken` maps the table's own rules across tables to what is true of a row that breaks them."""
     schema = SOURCE_TABLES[table]
     key = schema.primary_key()[0]
+    is_known = ~_is_not_known_yet(read.columns, as_of)
+    known = _as_read(read).filter(is_known).with_row_index("row")
+    rows = known.unique(subset=schema.column_names(), keep="first", maintain_order=True)
+    elsewhere = conflicting.get(table, rows.select("tenant_id", key).clear())
+    claimed_twice = rows.join(elsewhere, on=["tenant_id", key], how="semi", nulls_equal=True)["row"]
+    is_duplicated = pl.struct("tenant_id", key).is_duplicated() & pl.col(key).is_not_null()
     everywhere = {
         "other_tenant": pl.col("tenant_id") != tenant,
-        "conflicting_id": pl.struct("tenant_id", key).is_duplicated() & pl.col(key).is_not_null(),
+        "conflicting_id": is_duplicated | pl.col("row").is_in(claimed_twice.implode()),
     }
-    known = _as_read(read).filter(~_is_not_known_yet(read, as_of)).with_row_index("row")
-    rows = known.unique(subset=schema.column_names(), keep="first", maintain_order=True)
     repeats = known.join(rows, on="row", how="anti").select("row", rule=pl.lit("repeated_row"))
     breaches = pl.concat([repeats, _of_schema(rows, schema), _of_rules(rows, {**everywhere, **broken})])
     good = rows.join(breaches, on="row", how="anti", maintain_order="left")
     kept = good.select(source_columns(schema).names())
-    periods = _periods(known, as_of)
+    periods = _rows_of_periods(known, as_of)
     return _Checked(table, read.height, read.height - known.height, periods, rows, breaches, kept)
 
 
@@ -223,16 +209,16 @@ def _as_read(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(unreadable=pl.lit(None, pl.String))
 
 
-def _is_not_known_yet(table: pl.DataFrame, as_of: datetime) -> pl.Expr:
+def _is_not_known_yet(columns: Sequence[str], as_of: datetime) -> pl.Expr:
     """An instant beyond LATEST is not a late one but an impossible one: the schema sets it aside."""
-    learned = [name for name in (*_LEARNED_AT, "decided_at") if name in table.columns]
+    learned = [name for name in (*_LEARNED_AT, "decided_at") if name in columns]
     late = [pl.col(name).is_between(as_of, LATEST, closed="right").fill_null(False) for name in learned]
     return pl.any_horizontal(pl.lit(False), *late)
 
 
-def _periods(known: pl.DataFrame, as_of: datetime) -> dict[str, pl.Series]:
+def _rows_of_periods(known: pl.DataFrame, as_of: datetime) -> dict[str, pl.Series]:
     """A row is recent unless it tells otherwise: its instant may be missing, unreadable or impossible."""
-    periods = {"all rows": known["row"]}
+    periods = {ALL_ROWS: known["row"]}
     for name in set(_LEARNED_AT) & set(known.columns):
         is_old = pl.col(name).is_between(EARLIEST, as_of - RECENT).fill_null(False)
         periods[f"the last {RECENT.days} days"] = known.filter(~is_old)["row"]
@@ -279,15 +265,20 @@ def _without_unknown_shifts(events: pl.DataFrame, shifts: pl.DataFrame) -> tuple
     return resolved, resolved["shift_id"].null_count() - events["shift_id"].null_count()
 
 
-def _by_rule(checked: Sequence[_Checked], unknown_shifts: int) -> pl.DataFrame:
-    lost = [("attendance_event", UNKNOWN_SHIFT, unknown_shifts)] if unknown_shifts else []
+def _broken(checked: Sequence[_Checked], unknown_shifts: int) -> pl.DataFrame:
+    schema = {"table": pl.String, "period": pl.String, "rule": pl.String, "rows": pl.Int64}
+    lost = [("attendance_event", ALL_ROWS, UNKNOWN_SHIFT, unknown_shifts)] if unknown_shifts else []
     counts = [
-        each.breaches.group_by("rule")
+        each.breaches.filter(pl.col("row").is_in(rows.implode()))
+        .group_by("rule")
         .agg(rows=pl.len().cast(pl.Int64))
-        .select(pl.lit(each.table).alias("table"), "rule", "rows")
+        .select(pl.lit(each.table).alias("table"), pl.lit(period).alias("period"), "rule", "rows")
         for each in checked
+        for period, rows in each.periods.items()
     ]
-    return pl.concat([pl.DataFrame(lost, schema=BY_RULE, orient="row"), *counts]).sort("table", "rule")
+    return pl.concat([pl.DataFrame(lost, schema=schema, orient="row"), *counts]).sort(
+        "table", "period", "rule"
+    )
 
 
 def _totals(checked: Sequence[_Checked]) -> pl.DataFrame:
@@ -303,20 +294,17 @@ def _totals(checked: Sequence[_Checked]) -> pl.DataFrame:
     )
 
 
-def _shares(checked: _Checked) -> pl.DataFrame:
-    lines = [
-        (checked.table, period, rows.len(), *_share(rows, checked.breaches))
+def _periods(checked: _Checked) -> pl.DataFrame:
+    broken = checked.breaches["row"].unique()
+    return pl.DataFrame(
+        {
+            "table": checked.table,
+            "period": period,
+            "rows": rows.len(),
+            "set_aside": rows.is_in(broken.implode()).sum(),
+        }
         for period, rows in checked.periods.items()
-    ]
-    return pl.DataFrame(lines, schema=_SHARES_NOW, orient="row")
-
-
-def _share(rows: pl.Series, breaches: pl.DataFrame) -> tuple[float | None, str | None]:
-    """Of the rows with these numbers the share that breaks a rule, and the rule that most of them break."""
-    broken = breaches.filter(pl.col("row").is_in(rows.implode()))
-    is_enough = rows.len() >= SHARE_FROM_ROWS
-    share = broken["row"].n_unique() / rows.len() if is_enough else None
-    return share, cast("str | None", broken["rule"].mode().min())
+    )
 
 
 def _by_guard(checked: _Checked, tenant: str) -> pl.DataFrame:
@@ -334,6 +322,6 @@ def _by_guard(checked: _Checked, tenant: str) -> pl.DataFrame:
         rows.group_by("guard_id")
         .agg(read=pl.len().cast(pl.Int64), set_aside=is_set_aside.sum().cast(pl.Int64))
         .join(reasons, on="guard_id", how="left")
-        .select(pl.lit(checked.table).alias("table"), pl.all())
+        .select(pl.lit(checked.table).alias("table"), "guard_id", "reasons", "read", "set_aside")
         .sort("guard_id")
     )

@@ -181,6 +181,26 @@ class History:
     outcome: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class LazyHistory:
+    """A `History`, or a part of one, whose many rows may lie on disk: read as far as they are asked for."""
+
+    site: pl.DataFrame
+    guard: pl.DataFrame
+    shift: pl.LazyFrame
+    attendance_event: pl.LazyFrame
+    outcome: pl.DataFrame
+
+    def collect(self) -> History:
+        """All of it in memory."""
+        shift, event = pl.collect_all([self.shift, self.attendance_event])
+        return History(self.site, self.guard, shift, event, self.outcome)
+
+
+AnyHistory = History | LazyHistory
+"""What computes over events and shifts asks for `.lazy()` of them, which both have."""
+
+
 class Profile(dy.Schema):
     """What was usual for a guard in the 90 days before `snapshot_at`, from what was known by then.
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from fraud_assets import cycle
-from fraud_assets.compute import quality
+from fraud_assets.compute import account
 from fraud_assets.compute.activation import Champion
 from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.assets.decisions import ACTIVE_MODEL
@@ -36,7 +36,7 @@ def source_rows_are_sound(
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
         found, limit = cycle.rows_set_aside(platform, tenant), platform.settings(tenant).set_aside_jump
-    jumps = quality.jumps(found.shares, limit)
+    jumps = account.jumps(found.shares, limit)
     return dg.AssetCheckResult(
         passed=not jumps,
         severity=dg.AssetCheckSeverity.WARN,

@@ -22,6 +22,9 @@ class Dialect:
     types       by polars type: the column types that can be read; a type that is missing: any
     old         SQL that is true only if the instant `{c}` can be read and is before `{since}`
     instant     an aware datetime as the engine binds it
+    tenant      SQL of the tenant's id that a read asks for, `$1` of it
+    since       SQL of the instant from which on it asks, `$2`
+    give        query that makes the values `$1` and `$2` known to `tenant` and `since`; none: they are bound
     options     of each statement
     """
 
@@ -31,20 +34,23 @@ class Dialect:
     types: Mapping[type[pl.DataType], frozenset[str]]
     old: str
     instant: Callable[[datetime], object]
+    tenant: str = "$1"
+    since: str = "$2"
+    give: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
     def select(self, table: str, columns: Mapping[str, pl.DataType], where: str, *more: str) -> str:
-        """A query of each column and, as `<column>_given`, of whether the source has a value there."""
+        """A query of each column of `table AS t` and, as `<column>_given`, of whether it has a value."""
         values = [
             f"{self.values[dtype.base_type()].format(c=f't.{name}')} AS {name}, "
             f"t.{name} IS NOT NULL AS {name}_given"
             for name, dtype in columns.items()
         ]
-        return f"SELECT {', '.join([*values, *more])} FROM {table} AS t WHERE {where}"  # noqa: S608
+        return f"SELECT {', '.join([*values, *more])} FROM {table} WHERE {where}"  # noqa: S608
 
-    def recent(self, column: str, since: str) -> str:
+    def recent(self, column: str) -> str:
         """True unless the instant is surely before `since`; what cannot be read comes along."""
-        return f"NOT COALESCE({self.old.format(c=column, since=since)}, false)"
+        return f"NOT COALESCE({self.old.format(c=column, since=self.since)}, false)"
 
     def can_read(self, dtype: pl.DataType, found: str | None) -> bool:
         """Whether a column of the type `found` (None: there is none) can hold values of `dtype`."""
@@ -61,7 +67,8 @@ def _first_seconds(instant: datetime) -> str:
 
 
 # Any value may stand in any column. Text is read as bytes, since it need not be valid UTF-8; the driver
-# infers a column's type from its first batch, so one batch holds all rows.
+# infers a column's type from its first batch, so one batch holds all rows: a table of a tenant in SQLite has
+# to fit into memory.
 SQLITE: Final = Dialect(
     begin=("PRAGMA busy_timeout = 10000", "BEGIN"),
     columns="SELECT lower(name) AS name, type FROM pragma_table_xinfo($1)",
@@ -116,7 +123,14 @@ POSTGRESQL: Final = Dialect(
         pl.Boolean: frozenset({"boolean"}),
     },
     old=f"{_FINITE_INSTANT} AND {{c}} < {{since}}",
-    instant=lambda instant: instant,
+    instant=lambda instant: instant.astimezone(UTC).isoformat(),
+    tenant="current_setting('fraud_assets.tenant')",
+    since="CAST(current_setting('fraud_assets.since') AS timestamptz)",
+    # The driver streams what COPY gives, and COPY takes no bound values. Both are gone with the transaction.
+    give=(
+        "SELECT set_config('fraud_assets.tenant', $1, true) AS tenant, "
+        "set_config('fraud_assets.since', $2, true) AS since"
+    ),
 )
 
 

@@ -4,19 +4,31 @@ Where each store lies is decided here, from the environment and at the moment of
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+import polars as pl
+
 from fraud_assets.compute import activation, profiles, quality
+from fraud_assets.compute.account import Account, merged
+from fraud_assets.compute.observations import in_time
 from fraud_assets.domain import settings
 from fraud_assets.domain.errors import InvalidSettings
-from fraud_assets.domain.schemas import tenant_id
+from fraud_assets.domain.schemas import (
+    SOURCE_TABLES,
+    History,
+    LazyHistory,
+    SourceTable,
+    source_columns,
+    tenant_id,
+)
 from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.source import Source
+from fraud_assets.storage.spool import Spool
 from fraud_assets.storage.tables import Tables
 
 DEFAULT_HOME = ".fraud_assets"
@@ -56,6 +68,8 @@ class Platform:
     now: Callable[[], datetime] = utc_now
     retry_wait_seconds: float = 10.0
     """Between two tries of a stage whose server did not answer."""
+    rows_in_memory: int = 500_000
+    """Of a tenant's events, and of its shifts: more are worked on in parts of about so many, on disk."""
     registry_pages: str = "http://127.0.0.1:5000"
     """Where people see the registry, for links to it."""
 
@@ -89,16 +103,43 @@ class Platform:
         """The start of the tenant's current cycle; the cut-off of everything that the cycle reads."""
         return self.settings(tenant).latest_cycle_start(self.now())
 
-    def history(self, tenant: str, as_of: datetime) -> quality.Cleaned:
-        """The tenant's source tables as known at `as_of`, as far back as dataset and profiles need."""
+    def history(self, tenant: str, as_of: datetime, folder: Path) -> quality.Cleaned[LazyHistory]:
+        """The tenant's clean history as known at `as_of`, as far back as dataset and profiles need.
+
+        It is read and cleaned in parts. The events are sorted by IN_TIME; where there are more than
+        `rows_in_memory`, they and the shifts lie in `folder`, and can be read as long as that is there.
+        """
         rules = self.settings(tenant)
         since = as_of - timedelta(days=rules.dataset_days + rules.profile_days) - profiles.WEEK
-        return quality.clean(self.source.read(tenant, since, as_of), tenant, as_of)
+        parts = self.source.parts(tenant, since, as_of, self.rows_in_memory, folder / "read")
+        conflicting = quality.conflicting(parts, as_of)
+        cleaned = (quality.clean(part.collect(), tenant, as_of, conflicting) for part in parts)
+        return _spooled(cleaned, folder / "clean", self.rows_in_memory)
 
     def champion(self, tenant: str) -> activation.Champion | None:
         """What the ledger says is active."""
         entry = self.ledger.champion(tenant)
         return entry and champion_of(entry)
+
+
+def _spooled(
+    parts: Iterable[quality.Cleaned[History]], folder: Path, in_memory: int
+) -> quality.Cleaned[LazyHistory]:
+    """The whole of clean `parts`, which come in the order of their guards."""
+
+    def spool(table: SourceTable) -> Spool:
+        return Spool(folder / table, source_columns(SOURCE_TABLES[table]).to_frame(), in_memory)
+
+    events, shifts = spool("attendance_event"), spool("shift")
+    small: list[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, Account]] = []
+    for part in parts:
+        rows = part.history
+        events.add(in_time(rows.attendance_event))
+        shifts.add(rows.shift)
+        small.append((rows.site, rows.guard, rows.outcome, part.account))
+    sites, guards, outcomes, accounts = zip(*small, strict=True)
+    history = LazyHistory(sites[0], guards[0], shifts.scan(), events.scan(), pl.concat(outcomes))
+    return quality.Cleaned(history, merged(accounts))
 
 
 def champion_of(entry: Entry) -> activation.Champion:

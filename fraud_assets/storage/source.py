@@ -7,7 +7,7 @@ its declared type becomes null, and its column is named in the row's `unreadable
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -21,11 +21,20 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from fraud_assets.domain.errors import InvalidSettings, SourceMismatch, SourceUnreachable
-from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, Tenant, source_columns, tenant_id
+from fraud_assets.domain.schemas import (
+    SOURCE_TABLES,
+    LazyHistory,
+    SourceTable,
+    Tenant,
+    source_columns,
+    tenant_id,
+)
+from fraud_assets.storage import parts
 from fraud_assets.storage.dialects import POSTGRESQL, SQLITE, Dialect, typed
+from fraud_assets.storage.spool import Spool
 
-_DAY: Final = timedelta(days=1)
-_EVENTS: Final = "FROM attendance_event AS e WHERE e.tenant_id = $1"
+_PARTED: Final[tuple[SourceTable, ...]] = ("attendance_event", "shift")
+"""The tables that are too large for memory."""
 # Without keepalives a reader waits two hours for a server that vanished.
 _CONNECTION: Final = {
     "connect_timeout": "10",
@@ -73,25 +82,46 @@ class Source:
         """The ids of the valid tenants that are not suspended, sorted."""
         return self.tenants().valid.filter("is_active")["tenant_id"].to_list()
 
-    def read(self, tenant: str, since: datetime, until: datetime) -> History:
+    def parts(
+        self, tenant: str, since: datetime, until: datetime, size: int, folder: Path
+    ) -> list[LazyHistory]:
         """A tenant's tables as known at `until`, as read: with `unreadable`, rows sorted by id.
 
         since, until    aware instants
         event           punched in at `since` or later
         outcome         of those events, and of events that the source does not have
-        shift           scheduled from a day before `since` to a day after `until`, or of those events
-        site, guard     all
+        shift           scheduled from a day before `since` to a day after `until`, or of those events of its
+                        guard
+        site, guard     all, in each part
 
         A row comes along too if the instant that decides about it is missing or cannot be read.
-        Raises InvalidTenantId besides.
+
+        The parts are ranges of guards, in the order of their ids, with about `size` events each; one
+        at least. Each event, shift and outcome is in one part, and a guard's all in the same: an outcome
+        goes to the first part that has its event, else to the last. One part of up to `size` rows is in
+        memory; more rows lie in `folder`, and can be read as long as that is there. The database is read
+        once, and left before this returns. Raises InvalidTenantId besides.
         """
         tenant_id(tenant)
         with self.snapshot() as snapshot:
             for name, schema in SOURCE_TABLES.items():
                 snapshot.check(name, schema)
-            return _within(
-                {name: snapshot.table(name, tenant, since) for name in SOURCE_TABLES}, since, until
-            )
+            cuts = parts.cuts(snapshot.events_by_guard(tenant, since), size)
+
+            def wanted(name: SourceTable) -> Iterator[pl.DataFrame]:
+                is_wanted = parts.wanted(name, since, until)
+                return (rows.filter(is_wanted) for rows in snapshot.table(name, tenant, since))
+
+            def spooled(name: SourceTable) -> list[pl.LazyFrame]:
+                spool = Spool(folder / name, SOURCE_TABLES[name].create_empty(), size)
+                for rows in wanted(name):
+                    for part, some in parts.split(rows, cuts):
+                        spool.add(some, str(part))
+                return [spool.scan(str(part)) for part in range(cuts.len() + 1)]
+
+            parted = {name: spooled(name) for name in _PARTED}
+            whole = {name: pl.concat(wanted(name)) for name in SOURCE_TABLES if name not in _PARTED}
+        return parts.joined(whole, parted, since, until)
 
     @contextmanager
     def snapshot(self) -> Iterator["Snapshot"]:
@@ -124,41 +154,81 @@ class Snapshot:
             cursor.execute(query, values or None)
             return cursor.fetch_polars()
 
+    def stream(self, query: str, *values: object) -> Iterator[pl.DataFrame]:
+        """The rows of a query with bound values in the driver's batches, an empty one first.
+
+        PostgreSQL's gives all rows in one batch if a value is bound.
+        """
+        with self._cursor() as cursor:
+            cursor.execute(query, values or None)
+            batches = cursor.fetch_record_batch()
+            yield pl.DataFrame(batches.schema.empty_table())
+            for batch in batches:
+                yield pl.DataFrame(batch)
+
     @contextmanager
     def _cursor(self) -> Iterator[dbapi.Cursor]:
         try:
             with self.connection.cursor(adbc_stmt_kwargs=dict(self.dialect.options)) as cursor:
                 yield cursor
-        except (dbapi.Error, pl.exceptions.PolarsError) as error:
+        except (dbapi.Error, OSError, pl.exceptions.PolarsError) as error:
             raise _unreachable(self.url, str(error)) from None
 
     def tenants(self) -> pl.DataFrame:
         """The tenant table as read."""
         columns = source_columns(Tenant)
-        return typed(self.fetch(self.dialect.select("tenant", columns, "true")), columns)
+        return typed(self.fetch(self.dialect.select("tenant AS t", columns, "true")), columns)
 
-    def table(self, name: SourceTable, tenant: str, since: datetime) -> pl.DataFrame:
-        """A tenant's table as read; of events and shifts at least those that matter from `since` on.
+    def table(self, name: SourceTable, tenant: str, since: datetime) -> Iterator[pl.DataFrame]:
+        """A tenant's table as read, in batches, one at least; of events and shifts at least those that
+        matter from `since` on.
 
         Outcomes have one more column, `has_event`: whether the source has the event at all.
         """
         columns = source_columns(SOURCE_TABLES[name])
-        of_tenant, window, more = "t.tenant_id = $1", self._window(name), ()
-        if name == "outcome":
-            more = (f"COALESCE(t.event_id IN (SELECT e.event_id {_EVENTS}), false) AS has_event",)
-        query = self.dialect.select(name, columns, of_tenant + window, *more)
-        values = (tenant, self.dialect.instant(since - _DAY)) if window else (tenant,)
-        # A collation may call other ids equal to the tenant's.
-        return typed(self.fetch(query, *values), columns).filter(pl.col("tenant_id") == tenant)
+        return self._typed(self._query(name, columns), columns, tenant, since)
 
-    def _window(self, name: SourceTable) -> str:
-        recent = self.dialect.recent
+    def _query(self, name: SourceTable, columns: Mapping[str, pl.DataType]) -> str:
+        recent, more = self.dialect.recent, ()
+        tables, where = f"{name} AS t", [self._of_tenant("t")]
         if name == "attendance_event":
-            return f" AND {recent('t.punch_in_at', '$2')}"
-        if name == "shift":
-            referenced = f"t.shift_id IN (SELECT e.shift_id {_EVENTS} AND {recent('e.punch_in_at', '$2')})"
-            return f" AND ({referenced} OR {recent('t.scheduled_start', '$2')})"
-        return ""
+            where.append(recent("t.punch_in_at"))
+        elif name == "shift":
+            tables += self._events("shift_id", recent("e.punch_in_at"))
+            where.append(f"(e.shift_id IS NOT NULL OR {recent('t.scheduled_start')})")
+        elif name == "outcome":
+            tables += self._events("event_id", "true")
+            more = ("e.event_id IS NOT NULL AS has_event",)
+        return self.dialect.select(tables, columns, " AND ".join(where), *more)
+
+    def _events(self, column: str, where: str) -> str:
+        """Joins the events' values of `column` as `e`.
+
+        To ask whether a value is IN them takes, of very many, their number times that of the rows.
+        """
+        of_tenant = self._of_tenant("e")
+        values = f"SELECT DISTINCT e.{column} FROM attendance_event AS e WHERE {of_tenant} AND {where}"  # noqa: S608
+        return f" LEFT JOIN ({values}) AS e ON e.{column} = t.{column}"
+
+    def events_by_guard(self, tenant: str, since: datetime) -> pl.DataFrame:
+        """guard_id, events: how many of the events in `table` each has; a guard may have several lines."""
+        columns = {"tenant_id": pl.String(), "guard_id": pl.String()}
+        where = f"{self._of_tenant('t')} AND {self.dialect.recent('t.punch_in_at')} GROUP BY 1, 2, 3, 4"
+        query = self.dialect.select("attendance_event AS t", columns, where, "count(*) AS events")
+        return pl.concat(self._typed(query, columns, tenant, since)).select("guard_id", "events")
+
+    def _typed(
+        self, query: str, columns: Mapping[str, pl.DataType], tenant: str, since: datetime
+    ) -> Iterator[pl.DataFrame]:
+        values = {"$1": tenant, "$2": self.dialect.instant(since - parts.DAY)}
+        if self.dialect.give:
+            self.fetch(self.dialect.give, *values.values())
+        rows = self.stream(query, *(value for mark, value in values.items() if mark in query))
+        # A collation may call other ids equal to the tenant's.
+        return (typed(some, columns).filter(pl.col("tenant_id") == tenant) for some in rows)
+
+    def _of_tenant(self, table: str) -> str:
+        return f"{table}.tenant_id = {self.dialect.tenant}"
 
     def check(self, table: str, schema: type[dy.Schema]) -> None:
         """Raises SourceMismatch unless the source has the table with every column in a readable type."""
@@ -231,37 +301,3 @@ def _with_rules(details: pl.DataFrame) -> pl.DataFrame:
     rules = [name for name in details.columns if name not in columns]
     broken = [pl.when(pl.col(name) == "invalid").then(pl.lit(name)) for name in rules]
     return details.select(*columns, rules=pl.concat_str(broken, separator=", ", ignore_nulls=True))
-
-
-def _within(tables: Mapping[SourceTable, pl.DataFrame], since: datetime, until: datetime) -> History:
-    events = tables["attendance_event"].filter(_from("punch_in_at", since), _by("known_at", until))
-    scheduled = _from("scheduled_start", since - _DAY) & _by("scheduled_start", until + _DAY)
-    shifts = tables["shift"].filter(_by("published_at", until), scheduled | _is_one_of("shift_id", events))
-    unknown = ~pl.col("has_event").cast(pl.Boolean)
-    outcomes = tables["outcome"].filter(_by("known_at", until), unknown | _is_one_of("event_id", events))
-    return History(
-        site=_in_order("site", tables["site"]),
-        guard=_in_order("guard", tables["guard"]),
-        shift=_in_order("shift", shifts),
-        attendance_event=_in_order("attendance_event", events),
-        outcome=_in_order("outcome", outcomes),
-    )
-
-
-def _from(column: str, since: datetime) -> pl.Expr:
-    return pl.col(column).is_null() | (pl.col(column) >= since)
-
-
-def _by(column: str, until: datetime) -> pl.Expr:
-    return pl.col(column).is_null() | (pl.col(column) <= until)
-
-
-def _is_one_of(column: str, rows: pl.DataFrame) -> pl.Expr:
-    return pl.col(column).is_in(rows[column].drop_nulls().implode())
-
-
-def _in_order(name: SourceTable, rows: pl.DataFrame) -> pl.DataFrame:
-    """By id, then by everything else, so that an engine's own order is never seen."""
-    schema = SOURCE_TABLES[name]
-    columns, key = schema.column_names(), schema.primary_key()
-    return rows.select(columns).sort(*key, *(column for column in columns if column not in key))

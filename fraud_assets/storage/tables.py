@@ -5,10 +5,14 @@ the new one. A version number names the same rows for ever, until it is pruned.
 """
 
 import json
-from collections.abc import Collection, Mapping
+import shutil
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 import dataframely as dy
@@ -23,6 +27,7 @@ Kind = Literal["profiles", "training_dataset"]
 
 _SCHEMAS: Final[dict[Kind, type[dy.Schema]]] = {"profiles": Profile, "training_dataset": TrainingDataset}
 _POSITION: Final = "_position"
+_LEFT_OVER: Final = timedelta(days=1)
 # Delta forgets versions after 30 days by default; a registered model names its version for longer.
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
 
@@ -33,15 +38,18 @@ class Tables:
 
     root: str | Path
 
-    def write(self, tenant: str, kind: Kind, frame: pl.DataFrame, facts: Mapping[str, str]) -> int:
+    def write(
+        self, tenant: str, kind: Kind, frame: pl.DataFrame | pl.LazyFrame, facts: Mapping[str, str]
+    ) -> int:
         """Replaces the table by `frame`, whose columns may differ from the last version's.
 
-        `facts` are kept with the version. Returns its number, from 0 on.
+        A lazy one is never in memory as a whole. `facts` are kept with the version. Returns its number, from
+        0 on.
         """
         path = self._path(tenant, kind)
         # Delta has no enumerations and promises no order of rows.
-        stored = frame.with_columns(cs.enum().cast(pl.String)).with_row_index(_POSITION)
-        stored.write_delta(
+        stored = frame.lazy().with_columns(cs.enum().cast(pl.String)).with_row_index(_POSITION)
+        stored.sink_delta(
             path,
             mode="overwrite",
             delta_write_options={
@@ -99,6 +107,21 @@ class Tables:
                 hours, dry_run=False, enforce_retention_duration=False, keep_versions=sorted(keep)
             )
         )
+
+    @contextmanager
+    def scratch(self, tenant: str) -> Iterator[Path]:
+        """An empty folder for what a stage of the tenant's need not keep in memory; gone at the end.
+
+        On the disk of the tables: a system's folder for temporary files may lie in memory. What a run left
+        that was killed more than a day ago goes too.
+        """
+        parent = Path(self.root, tenant_id(tenant), "scratch")
+        parent.mkdir(parents=True, exist_ok=True)
+        for folder in parent.iterdir():
+            if time.time() - folder.stat().st_mtime > _LEFT_OVER.total_seconds():
+                shutil.rmtree(folder, ignore_errors=True)
+        with TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as made:
+            yield Path(made)
 
     def _path(self, tenant: str, kind: Kind) -> str:
         if kind not in _SCHEMAS:

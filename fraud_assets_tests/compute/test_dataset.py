@@ -1,6 +1,7 @@
 """Labels as they were known, a dataset that is the same on every run, and when it is too small."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import product
 from statistics import fmean, median, pstdev
@@ -14,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fraud_assets.compute import dataset
+from fraud_assets.compute.observations import IN_TIME
 from fraud_assets.domain.schemas import FEATURES, Profile, TrainingDataset
 from fraud_assets.domain.settings import for_tenant
 from fraud_assets_tests.builders import NOON, history, table
@@ -39,9 +41,8 @@ def numbered(outcomes: Rows) -> Rows:
 
 
 def labels(events: Rows, outcomes: Rows) -> dict[str, tuple[str, bool | None]]:
-    rows = dataset.label(
-        table("attendance_event", events), table("outcome", numbered(outcomes)), AS_OF, DEFAULTS
-    )
+    verdicts = dataset.last_verdicts(table("outcome", numbered(outcomes)), AS_OF)
+    rows = dataset.label(table("attendance_event", events).lazy(), verdicts, AS_OF, DEFAULTS).collect()
     return {event: (status, is_fraud) for event, status, is_fraud in rows.iter_rows()}
 
 
@@ -53,6 +54,10 @@ def assemble(events: Rows, outcomes: Rows) -> dataset.TrainingSet:
     guards = [{}, {"guard_id": "g2"}]
     clean = history(guard=guards, attendance_event=events, outcome=numbered(outcomes))
     return dataset.assemble(clean, NO_PROFILES, AS_OF, DEFAULTS)
+
+
+def rows_of(made: dataset.TrainingSet) -> pl.DataFrame:
+    return made.frame.collect()
 
 
 # What an outcome makes of a mature event
@@ -159,8 +164,8 @@ def test_every_event_of_the_window_is_counted_once(events: Rows, outcomes: Rows)
     left_out = {name: statuses[name] for name in ("immature", "inconclusive", "conflicting", "unreviewed")}
     records = {"records": fraud + legitimate, "fraud": fraud, "legitimate": legitimate}
     assert assembled.counts == {"events": len(known), **records, **left_out}
-    assert assembled.frame.height == fraud + legitimate
-    assert assembled.frame["is_fraud"].sum() == fraud
+    assert rows_of(assembled).height == fraud + legitimate
+    assert rows_of(assembled)["is_fraud"].sum() == fraud
 
 
 # The assembled dataset
@@ -176,11 +181,11 @@ _SOME_OUTCOMES: Rows = [
 ]
 
 
-def test_the_dataset_obeys_its_schema_and_is_in_the_order_of_time() -> None:
-    frame = assemble(_SOME_EVENTS, _SOME_OUTCOMES).frame
+def test_the_dataset_obeys_its_schema_and_is_in_the_order_of_guards_and_time() -> None:
+    frame = rows_of(assemble(_SOME_EVENTS, _SOME_OUTCOMES))
     assert frame.height == 9
     assert TrainingDataset.is_valid(frame)
-    assert frame.equals(frame.sort("punch_in_at", "event_id"))
+    assert frame.equals(frame.sort(IN_TIME))
 
 
 @pytest.mark.parametrize(("age", "events"), [(180, 1), (180 + 1e-6, 0), (0, 0), (-1, 0), (1, 1)])
@@ -193,13 +198,13 @@ def test_the_window_is_closed_at_its_start_and_open_at_the_cut_off(age: float, e
 
 def test_no_events_give_an_empty_dataset_of_the_right_types() -> None:
     assembled = assemble([], [])
-    assert assembled.frame.schema == TrainingDataset.create_empty().schema
+    assert rows_of(assembled).schema == TrainingDataset.create_empty().schema
     assert set(assembled.counts.values()) == {0}
 
 
 def test_history_before_the_window_still_counts_in_the_features() -> None:
     before = {"event_id": "e0", "punch_in_at": days_before(180) - timedelta(hours=2)}
-    frame = assemble([before, {"punch_in_at": days_before(180)}], []).frame
+    frame = rows_of(assemble([before, {"punch_in_at": days_before(180)}], []))
     assert frame.select("event_id", "time_since_last_event").rows() == [("e1", 7200.0)]
 
 
@@ -215,6 +220,19 @@ def test_what_is_known_later_changes_nothing() -> None:
 @hypothesis_settings(max_examples=15)
 def test_the_order_of_the_rows_changes_nothing(events: Rows, outcomes: Rows) -> None:
     assert assemble(events, outcomes).digest == assemble(_SOME_EVENTS, _SOME_OUTCOMES).digest
+
+
+def test_where_the_rows_are_kept_is_for_the_caller_to_say() -> None:
+    kept: list[pl.DataFrame] = []
+
+    def keep(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
+        kept.extend(frames)
+        return pl.concat(kept).lazy()
+
+    clean = history(attendance_event=[{"punch_in_at": days_before(60)}])
+    made = dataset.assemble(clean, NO_PROFILES, AS_OF, DEFAULTS, keep)
+    assert [frame.height for frame in kept] == [0, 1]
+    assert made.digest == dataset.assemble(clean, NO_PROFILES, AS_OF, DEFAULTS).digest
 
 
 # The maturity of the labels
@@ -266,20 +284,20 @@ def test_the_quick_outcomes_of_immature_events_do_not_count() -> None:
 
 @pytest.fixture(scope="module")
 def frame() -> pl.DataFrame:
-    return assemble(_SOME_EVENTS, _SOME_OUTCOMES).frame
+    return rows_of(assemble(_SOME_EVENTS, _SOME_OUTCOMES))
 
 
 def test_the_digest_is_of_the_frame_and_the_same_on_every_run(frame: pl.DataFrame) -> None:
     again = assemble(_SOME_EVENTS, _SOME_OUTCOMES)
-    assert again.digest == dataset.digest(frame)
+    assert again.digest == dataset.digest(frame.lazy())
     assert len(again.digest) == 64
 
 
 def test_the_digest_does_not_depend_on_how_the_values_are_stored(frame: pl.DataFrame) -> None:
-    halves = pl.concat([frame[5:], frame[:5]], rechunk=False)
+    halves = pl.concat([frame[:5], frame[5:]], rechunk=False)
     stored = halves.with_columns(pl.col("entry_source").cast(pl.String))
     assert stored.n_chunks() == 2
-    assert dataset.digest(stored) == dataset.digest(frame)
+    assert dataset.digest(stored.lazy()) == dataset.digest(frame.lazy())
 
 
 @pytest.mark.parametrize(
@@ -296,11 +314,13 @@ def test_one_other_value_changes_the_digest(frame: pl.DataFrame, column: str, va
     is_first = pl.int_range(pl.len()) == 0
     other = pl.lit(value, frame.schema[column])
     changed = frame.with_columns(pl.when(is_first).then(other).otherwise(column).alias(column))
-    assert dataset.digest(changed) != dataset.digest(frame)
+    assert dataset.digest(changed.lazy()) != dataset.digest(frame.lazy())
 
 
 def test_rows_that_swap_their_labels_change_the_digest(frame: pl.DataFrame) -> None:
-    assert dataset.digest(frame.with_columns(pl.col("is_fraud").reverse())) != dataset.digest(frame)
+    assert dataset.digest(frame.lazy().with_columns(pl.col("is_fraud").reverse())) != dataset.digest(
+        frame.lazy()
+    )
 
 
 # Too few records
@@ -342,10 +362,10 @@ def test_the_needed_numbers_are_the_tenants() -> None:
 KNOWN = st.one_of(st.none(), st.integers(0, 9))
 
 
-def with_attempts(values: list[int | None]) -> pl.DataFrame:
+def with_attempts(values: list[int | None]) -> pl.LazyFrame:
     """A dataset of one row a value of `face_attempts`; every other column is null or false."""
     attempts = pl.Series("face_attempts", values, pl.Int64)
-    return TrainingDataset.create_empty().clear(len(values)).with_columns(attempts)
+    return TrainingDataset.create_empty().clear(len(values)).with_columns(attempts).lazy()
 
 
 def moments(values: list[int | None]) -> tuple[float | None, float | None]:
@@ -357,9 +377,9 @@ def moments(values: list[int | None]) -> tuple[float | None, float | None]:
 def test_a_summary_counts_nulls_and_measures_the_change_in_spreads(
     values: list[int | None], before: list[int | None]
 ):
-    found = dataset.summary(with_attempts(values), with_attempts(before)).row(
-        by_predicate=pl.col("feature") == "face_attempts", named=True
-    )
+    found = dataset.summary(
+        dataset.moments(with_attempts(values)), dataset.moments(with_attempts(before))
+    ).row(by_predicate=pl.col("feature") == "face_attempts", named=True)
     (mean, spread), (mean_before, spread_before) = moments(values), moments(before)
     assert found["null_share"] == pytest.approx(values.count(None) / len(values))
     assert (found["mean"], found["spread"]) == pytest.approx((mean, spread))
@@ -371,9 +391,21 @@ def test_a_summary_counts_nulls_and_measures_the_change_in_spreads(
 
 def test_a_summary_has_every_feature_in_order_also_of_no_rows():
     for frame in (with_attempts([]), with_attempts([1, None])):
-        assert dataset.summary(frame)["feature"].to_list() == list(FEATURES)
+        assert dataset.summary(dataset.moments(frame))["feature"].to_list() == list(FEATURES)
 
 
 def test_a_feature_that_the_last_release_did_not_have_has_no_change():
-    found = dataset.summary(with_attempts([1, 2]), with_attempts([1, 2]).drop("face_attempts"))
+    now = dataset.moments(with_attempts([1, 2]))
+    found = dataset.summary(now, now.filter(pl.col("feature") != "face_attempts"))
     assert found.filter(pl.col("feature") == "face_attempts")["change"].to_list() == [None]
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=9), st.integers(1, 4))
+def test_moments_do_not_depend_on_where_the_rows_are_cut(values: list[float], rows: int) -> None:
+    speeds = pl.Series("travel_speed_kmh", values, pl.Float64)
+    frame = TrainingDataset.create_empty().clear(len(values)).with_columns(speeds).lazy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_ROWS_AT_ONCE", rows)
+        cut = dataset.moments(frame).filter(pl.col("feature") == "travel_speed_kmh")
+    assert cut["mean"][0] == pytest.approx(fmean(values), abs=1e-6)
+    assert cut["spread"][0] == pytest.approx(pstdev(values), abs=1e-5)

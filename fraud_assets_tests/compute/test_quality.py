@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
-from fractions import Fraction
 from math import isnan
-from statistics import fmean
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from fraud_assets.compute import quality
+from fraud_assets.compute.account import merged
 from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, source_columns
 from fraud_assets.domain.settings import for_tenant
-from fraud_assets_tests.builders import NOON, history
+from fraud_assets_tests.builders import NOON, history, in_parts
 
 AS_OF = NOON + timedelta(days=30)
 _LATE = AS_OF + timedelta(days=1)
@@ -28,19 +27,19 @@ FREE_TEXT = ("name", "typology", "source")
 """Nothing is computed from these; an empty one is kept."""
 
 
-def clean(**rows: list[dict[str, Any]]) -> quality.Cleaned:
+def clean(**rows: list[dict[str, Any]]) -> quality.Cleaned[History]:
     return quality.clean(history(as_read=True, **rows), "acme", AS_OF)
 
 
-def rules(cleaned: quality.Cleaned, table: str = "attendance_event") -> dict[str, int]:
-    return dict(cleaned.set_aside.filter(pl.col("table") == table).select("rule", "rows").iter_rows())
+def rules(cleaned: quality.Cleaned[History], table: str = "attendance_event") -> dict[str, int]:
+    return dict(cleaned.account.set_aside.filter(pl.col("table") == table).select("rule", "rows").iter_rows())
 
 
-def total(cleaned: quality.Cleaned, table: str) -> dict[str, int]:
-    return cleaned.totals.row(by_predicate=pl.col("table") == table, named=True)
+def total(cleaned: quality.Cleaned[History], table: str) -> dict[str, int]:
+    return cleaned.account.totals.row(by_predicate=pl.col("table") == table, named=True)
 
 
-def ids(cleaned: quality.Cleaned) -> list[str]:
+def ids(cleaned: quality.Cleaned[History]) -> list[str]:
     return cleaned.history.attendance_event["event_id"].to_list()
 
 
@@ -72,8 +71,8 @@ def test_clean_rows_are_kept_without_the_readers_column() -> None:
     given_rows = history(attendance_event=[{"shift_id": "h1"}], shift=[{}], outcome=[{}])
     cleaned = clean(attendance_event=[{"shift_id": "h1"}], shift=[{}], outcome=[{}])
     same(cleaned.history, given_rows)
-    assert cleaned.set_aside.is_empty()
-    assert cleaned.totals["kept"].to_list() == [1, 1, 1, 1, 1]
+    assert cleaned.account.set_aside.is_empty()
+    assert cleaned.account.totals["kept"].to_list() == [1, 1, 1, 1, 1]
 
 
 # The bad input that the domain names, each with exactly that value; then what else a rule refuses
@@ -262,7 +261,7 @@ def test_a_later_correction_does_not_conflict_before_it_is_known() -> None:
 
 def test_a_set_aside_site_takes_its_shifts_and_events_along() -> None:
     cleaned = clean(site=[{"tz": "Mars/Olympus"}], shift=[{}], attendance_event=[{}], outcome=[{}])
-    assert cleaned.set_aside.select("table", "rule").rows() == [
+    assert cleaned.account.set_aside.select("table", "rule").rows() == [
         ("attendance_event", "unknown_site"),
         ("outcome", "event_set_aside"),
         ("shift", "unknown_site"),
@@ -299,15 +298,15 @@ def test_no_rows_at_all_are_clean() -> None:
     empty = history(site=[], guard=[], as_read=True)
     cleaned = quality.clean(empty, "acme", AS_OF)
     same(cleaned.history, history(site=[], guard=[]))
-    assert cleaned.totals["read"].sum() == 0
-    assert cleaned.set_aside.schema == {"table": pl.String, "rule": pl.String, "rows": pl.Int64}
+    assert cleaned.account.totals["read"].sum() == 0
+    assert cleaned.account.set_aside.schema == {"table": pl.String, "rule": pl.String, "rows": pl.Int64}
     assert quality.corrupt_guards(cleaned, DEFAULTS) == {}
 
 
 def test_a_table_of_bad_rows_only_leaves_an_empty_table_of_the_right_types() -> None:
     cleaned = quality.clean(history(as_read=True, attendance_event=[{}], shift=[{}]), "rival", AS_OF)
     same(cleaned.history, history(site=[], guard=[]))
-    assert cleaned.totals["set_aside"].to_list() == [1, 1, 1, 1, 0]
+    assert cleaned.account.totals["set_aside"].to_list() == [1, 1, 1, 1, 0]
 
 
 def events(good: int, bad: int, **row: Any) -> list[dict[str, Any]]:
@@ -355,203 +354,6 @@ def test_only_active_guards_are_named_for_their_events() -> None:
     assert corrupt(guard=[{"is_verified": False}], attendance_event=rows) == {}
 
 
-# The account of what was set aside
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([], "no attendance_event rows were read"),
-        ([{"known_at": _LATE}], "no attendance_event rows were read"),
-        (events(good=2, bad=0), None),
-        (events(good=2, bad=0, shift_id="nobody's"), None),
-        (events(2, 1, shift_id="nobody's"), "1 of 3 attendance_event rows were set aside: latitude|max 1"),
-        (events(good=2, bad=3), "3 of 5 attendance_event rows were set aside: latitude|max 3"),
-        (events(good=0, bad=3), "all 3 attendance_event rows were set aside: latitude|max 3"),
-        (
-            [
-                *events(good=0, bad=2, guard_id="nobody", site_id="nowhere"),
-                {"device_id": "", "site_id": "nowhere"},
-            ],
-            "all 3 attendance_event rows were set aside: unknown_site 3, latitude|max 2",
-        ),
-    ],
-)
-def test_the_words_say_how_many_rows_and_the_two_most_frequent_rules(
-    rows: list[dict[str, Any]], words: str | None
-) -> None:
-    assert quality.in_words(clean(attendance_event=rows), "attendance_event") == words
-
-
-NOTHING_BEFORE = quality.to_compare_with(pl.DataFrame(schema=quality.SHARES), limit=0.05)
-ALL, LATELY = "all rows", "the last 7 days"
-
-
-def shares(cleaned: quality.Cleaned, table: str, column: str = "share") -> dict[str, Any]:
-    """Period -> share, or another column."""
-    return dict(cleaned.shares.filter(pl.col("table") == table).select("period", column).iter_rows())
-
-
-def test_a_share_is_of_the_rows_known() -> None:
-    late = {"event_id": "late", "latitude": 91.0, "known_at": _LATE}
-    cleaned = clean(attendance_event=[*events(good=15, bad=5), late])
-    assert shares(cleaned, "attendance_event") == {ALL: 0.25, LATELY: None}
-    assert quality.compared(cleaned, NOTHING_BEFORE).schema == quality.SHARES
-
-
-def test_a_row_that_breaks_two_rules_is_one_of_its_share() -> None:
-    assert shares(clean(attendance_event=events(15, 5, device_id="")), "attendance_event")[ALL] == 1.0
-    assert shares(clean(attendance_event=events(16, 4) * 2), "attendance_event")[ALL] == 0.6
-
-
-@pytest.mark.parametrize(("good", "share"), [(4, None), (5, 0.75)])
-def test_fewer_rows_than_twenty_have_no_share(good: int, share: float | None) -> None:
-    lately = clean(attendance_event=events(good, bad=15, known_at=AS_OF))
-    assert shares(lately, "attendance_event") == {ALL: share, LATELY: share}
-
-
-def test_the_tables_that_tell_when_a_row_was_learned_have_a_recent_share() -> None:
-    cleaned = clean()
-    assert cleaned.shares.select("table", "period").rows() == [
-        ("site", ALL), ("guard", ALL), ("shift", ALL), ("shift", LATELY),
-        ("attendance_event", ALL), ("attendance_event", LATELY), ("outcome", ALL), ("outcome", LATELY),
-    ]  # fmt: skip
-
-
-WEEK_AGO, MOMENT = AS_OF - timedelta(days=7), timedelta(microseconds=1)
-
-
-@pytest.mark.parametrize(
-    ("table", "row", "is_recent"),
-    [
-        ("attendance_event", {"known_at": WEEK_AGO}, False),
-        ("attendance_event", {"known_at": WEEK_AGO + MOMENT}, True),
-        ("attendance_event", {"known_at": AS_OF}, True),
-        ("attendance_event", {"known_at": AS_OF.replace(year=1970)}, True),
-        ("attendance_event", {"known_at": AS_OF.replace(year=2150)}, True),
-        ("outcome", {"known_at": None, "decided_at": WEEK_AGO}, True),
-        ("outcome", {"known_at": None, "unreadable": "known_at"}, True),
-        ("outcome", {"known_at": WEEK_AGO, "decided_at": AS_OF}, False),
-        ("shift", {"published_at": WEEK_AGO}, False),
-        ("shift", {"published_at": WEEK_AGO + MOMENT}, True),
-    ],
-)
-def test_a_row_is_recent_unless_it_was_learned_seven_days_ago(
-    table: SourceTable, row: dict[str, Any], is_recent: bool
-) -> None:
-    assert shares(clean(**{table: [row]}), table, "rows") == {ALL: 1, LATELY: int(is_recent)}
-
-
-def test_each_share_has_the_rule_that_most_of_its_own_rows_break() -> None:
-    old = [{"event_id": f"o{n}", "guard_id": "nobody"} for n in range(5)]
-    cleaned = clean(attendance_event=old + events(good=0, bad=3, known_at=AS_OF))
-    assert shares(cleaned, "attendance_event", "rule") == {ALL: "unknown_guard", LATELY: "latitude|max"}
-    assert shares(clean(), "attendance_event", "rule") == {ALL: None, LATELY: None}
-
-
-def compared(*rows: tuple[str, float | None, float | None]) -> pl.DataFrame:
-    """Shares of these periods of one table, now and before they rose, which was in the cycle before."""
-    lines = [("site", period, 99, now, "a", before, before) for period, now, before in rows]
-    return pl.DataFrame(lines, schema=quality.SHARES, orient="row")
-
-
-@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))
-@example(now=110, before=100, limit=5)
-def test_a_jump_is_a_rise_by_more_than_the_limit_to_the_very_border(
-    now: int, before: int, limit: int
-) -> None:
-    is_jump = Fraction(now - before, 200) > Fraction(limit, 100)
-    assert bool(quality.jumps(compared((ALL, now / 200, before / 200)), limit / 100)) is is_jump
-
-
-@pytest.mark.parametrize(
-    ("now", "before", "said"),
-    [
-        (0.4, 0.012, ["site: 40.0% of {} set aside, 1.2% before, most often under a"]),
-        (0.4, None, ["site: 40.0% of {} set aside, not known before, most often under a"]),
-        (0.05, None, []),
-        (None, 0.4, []),
-        (None, None, []),
-    ],
-)
-@pytest.mark.parametrize("period", [ALL, LATELY])
-def test_a_jump_is_told_with_both_shares_and_the_most_frequent_rule(
-    period: str, now: float | None, before: float | None, said: list[str]
-) -> None:
-    assert quality.jumps(compared((period, now, before)), 0.05) == [each.format(period) for each in said]
-
-
-def test_each_share_that_jumped_is_told_causes_first() -> None:
-    numbers = range(20)
-    cleaned = clean(
-        site=[{"site_id": f"s{n}", "tz": "Mars/Olympus"} for n in numbers],
-        attendance_event=[{"event_id": f"e{n}", "known_at": AS_OF} for n in numbers],
-        outcome=[{"outcome_id": f"o{n}", "event_id": f"e{n}"} for n in numbers],
-    )
-    told = quality.jumps(quality.compared(cleaned, NOTHING_BEFORE), 0.05)
-    assert [(each.split(" set")[0], each.split()[-1]) for each in told] == [
-        (f"site: 100.0% of {ALL}", "unknown_time_zone"),
-        (f"attendance_event: 100.0% of {ALL}", "unknown_site"),
-        (f"attendance_event: 100.0% of {LATELY}", "unknown_site"),
-        (f"outcome: 100.0% of {ALL}", "event_set_aside"),
-    ]
-
-
-def told_in(shares: Sequence[float | None]) -> list[int]:
-    """The cycles that tell a jump of more than 5 points, of one share in cycle after cycle."""
-    before, told = NOTHING_BEFORE, []
-    for cycle, share in enumerate(shares):
-        line = compared((LATELY, share, None)).drop("share_before", "share_before_rise")
-        now = line.join(before, on=["table", "period"], how="left")
-        told += [cycle] * len(quality.jumps(now, 0.05))
-        before = quality.to_compare_with(now, 0.05)
-    return told
-
-
-def lately(bad: Sequence[int]) -> list[float]:
-    """The recent shares of cycle after cycle, of so many bad ones in the hundred rows of each night."""
-    return [fmean(bad[night - 6 : night + 1]) / 100 for night in range(6, len(bad))]
-
-
-GOOD = [0] * 7
-
-
-@pytest.mark.parametrize(
-    ("bad", "told"),
-    [
-        ([*GOOD, 100, *GOOD], [1]),
-        ([*GOOD, 35, *GOOD], []),
-        ([*GOOD, 36, *GOOD], [1]),
-        ([*GOOD, 100, 0, 0, 100, *GOOD], [1, 4]),
-        ([*GOOD, 100, *GOOD, 100], [1, 9]),
-        ([*GOOD, 30, 30, 30, *GOOD], [2]),
-        ([40] * 21, [0]),
-    ],
-    ids=["a night", "at the limit", "over it", "two apart", "a week apart", "three nights", "always"],
-)
-def test_bad_nights_among_good_ones_are_told_once(bad: list[int], told: list[int]) -> None:
-    assert told_in(lately(bad)) == told
-
-
-@given(st.integers(0, 94), st.integers(6, 100))
-def test_a_level_that_begins_one_night_and_stays_is_told_once(level: int, rise: int) -> None:
-    higher = min(level + rise, 100)
-    is_first = [0] if level > 5 else []
-    told = told_in(lately([level] * 14 + [higher] * 21))
-    assert told[: len(is_first)] == is_first
-    [night] = told[len(is_first) :]
-    assert (night - 7) * (higher - level) > 7 * 5 >= (night - 8) * (higher - level)
-
-
-def test_a_share_that_creeps_up_as_bad_rows_gather_is_not_told() -> None:
-    assert told_in([night * 0.004 for night in range(60)]) == []
-
-
-def test_a_share_that_is_not_known_for_a_while_is_compared_with_the_last_one_known() -> None:
-    assert told_in([0.2, None, None, 0.2]) == [0]
-    assert told_in([0.2, None, None, 0.26]) == [0, 3]
-
-
 _ANY_TABLE: list[dict[str, Any]] = [{}, {"tenant_id": "rival"}, {"tenant_id": ""}, {"unreadable": "anything"}]
 _MESS: dict[SourceTable, list[dict[str, Any]]] = {
     "site": [{"site_id": "s2"}, {"site_id": None}, {"tz": "nowhere"}, {"tz": None}, {"latitude": NAN}],
@@ -583,18 +385,19 @@ messy = st.fixed_dictionaries({table: _messy_rows(table) for table in SOURCE_TAB
 @hypothesis_settings(max_examples=80)
 def test_every_row_read_is_kept_or_counted(rows: dict[str, list[dict[str, Any]]]) -> None:
     cleaned = clean(**rows)
-    counted = cleaned.totals["kept"] + cleaned.totals["set_aside"] + cleaned.totals["not_known_yet"]
-    assert cleaned.totals["read"].to_list() == counted.to_list() == [len(rows[t]) for t in SOURCE_TABLES]
+    totals = cleaned.account.totals
+    counted = totals["kept"] + totals["set_aside"] + totals["not_known_yet"]
+    assert totals["read"].to_list() == counted.to_list() == [len(rows[t]) for t in SOURCE_TABLES]
     kept = [getattr(cleaned.history, table).height for table in SOURCE_TABLES]
-    assert cleaned.totals["kept"].to_list() == kept
+    assert totals["kept"].to_list() == kept
 
 
 @given(messy)
 @hypothesis_settings(max_examples=40)
 def test_a_table_has_rows_set_aside_just_when_a_rule_names_it(rows: dict[str, list[dict[str, Any]]]) -> None:
     cleaned = clean(**rows)
-    named = cleaned.set_aside.filter(pl.col("rule") != "unknown_shift")["table"].unique().sort()
-    counted = cleaned.totals.filter(pl.col("set_aside") > 0)["table"].sort()
+    named = cleaned.account.set_aside.filter(pl.col("rule") != "unknown_shift")["table"].unique().sort()
+    counted = cleaned.account.totals.filter(pl.col("set_aside") > 0)["table"].sort()
     assert named.to_list() == counted.to_list()
 
 
@@ -604,7 +407,7 @@ def test_cleaning_the_clean_changes_nothing(rows: dict[str, list[dict[str, Any]]
     once = clean(**rows).history
     twice = quality.clean(once, "acme", AS_OF)
     same(twice.history, once)
-    assert twice.set_aside.is_empty()
+    assert twice.account.set_aside.is_empty()
 
 
 @given(messy)
@@ -623,3 +426,62 @@ def test_clean_rows_obey_their_schema_and_refer_to_each_other(rows: dict[str, li
         (tidy.outcome, "event_id", events),
     ]:
         assert set(child[key]) <= set(parent[key])
+
+
+# In parts of guards
+
+LONG_AGO = NOON.replace(year=1900)
+_TWO_GUARDS = [{"guard_id": "g1"}, {"guard_id": "g2"}, {"guard_id": ""}, {"guard_id": None}]
+_TWO_IDS = {
+    "shift": [{"shift_id": "h1"}, {"shift_id": "h2"}],
+    "attendance_event": [{"event_id": "e1"}, {"event_id": "e2"}, {"event_id": None}],
+    "outcome": [{"outcome_id": "o1"}, {"outcome_id": "o2"}],
+}
+
+
+def _many_rows(table: SourceTable) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Of few guards and ids, so that they conflict and repeat; with anything else that may be wrong."""
+    whose = [{"event_id": "e1"}, {"event_id": "e2"}] if table == "outcome" else _TWO_GUARDS
+    changes = [_TWO_IDS[table], whose, [*_ANY_TABLE, *_MESS[table], *[{}] * 6]]
+    rows = st.tuples(*map(st.sampled_from, changes)).map(lambda some: some[0] | some[1] | some[2])
+    return st.lists(rows, max_size=8)
+
+
+ambiguous = st.fixed_dictionaries(
+    {
+        "guard": st.just([{}, {"guard_id": "g2"}, {"guard_id": "g3"}]),
+        **{table: _many_rows(table) for table in ("shift", "attendance_event", "outcome")},
+    }
+)
+
+
+def cleaned_in_parts(given_rows: History, size: int) -> list[quality.Cleaned[History]]:
+    parts = in_parts(given_rows, LONG_AGO, AS_OF, size)
+    conflicting = quality.conflicting(parts, AS_OF)
+    return [quality.clean(part.collect(), "acme", AS_OF, conflicting) for part in parts]
+
+
+@given(ambiguous, st.integers(1, 4))
+@hypothesis_settings(max_examples=150)
+def test_cleaned_in_parts_is_cleaned_as_a_whole(rows: dict[str, list[dict[str, Any]]], size: int) -> None:
+    [whole] = cleaned_in_parts(history(as_read=True, **rows), 100)
+    parts = cleaned_in_parts(history(as_read=True, **rows), size)
+    for table in ("shift", "attendance_event", "outcome"):
+        together = pl.concat(getattr(part.history, table) for part in parts)
+        assert_frame_equal(together, getattr(whole.history, table), check_row_order=False)
+    for part in parts:
+        assert_frame_equal(part.history.site, whole.history.site)
+        assert_frame_equal(part.history.guard, whole.history.guard)
+    account = merged([part.account for part in parts])
+    for name in ("totals", "set_aside", "shares", "periods", "by_guard"):
+        one, other = getattr(account, name), getattr(whole.account, name)
+        assert_frame_equal(one, other.select(one.columns))
+
+
+def test_an_id_under_guards_of_two_parts_conflicts_in_both() -> None:
+    twice = [{"event_id": "twice", "guard_id": guard} for guard in ("g1", "g2")]
+    rows = [{}, *twice, {"event_id": "e2", "guard_id": "g2"}]
+    given_rows = history(as_read=True, guard=[{}, {"guard_id": "g2"}], attendance_event=rows)
+    parts = cleaned_in_parts(given_rows, 1)
+    assert [rules(part) for part in parts] == [{"conflicting_id": 1}] * 2
+    assert [ids(part) for part in parts] == [["e1"], ["e2"]]

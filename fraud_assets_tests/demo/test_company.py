@@ -232,7 +232,7 @@ def test_every_tenant_has_a_sprinkle_of_bad_rows(tenant: str):
     ],
 )
 def test_the_corrupt_tenant_breaks_every_rule(rule: str):
-    assert rule in set(cleaned("harbour-corrupt").set_aside["rule"])
+    assert rule in set(cleaned("harbour-corrupt").account.set_aside["rule"])
 
 
 def test_the_corrupt_tenant_names_the_site_of_another_tenant():

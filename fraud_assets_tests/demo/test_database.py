@@ -17,6 +17,7 @@ from fraud_assets.demo.database import create
 from fraud_assets.domain.errors import InvalidSettings, SourceMismatch, SourceUnreachable
 from fraud_assets.domain.schemas import SOURCE_TABLES
 from fraud_assets.storage.source import Source
+from fraud_assets_tests import builders
 from fraud_assets_tests.demo.worlds import BY_ID, UNTIL, history
 
 EMBER = BY_ID["ember-watch"]
@@ -47,13 +48,13 @@ def test_the_reader_finds_the_tenants_and_their_events(url: str):
     assert tenants.valid["tenant_id"].to_list() == [EMBER.id, CORRUPT.id]
     assert tenants.set_aside.is_empty()
     for tenant, events in written:
-        read = Source(url).read(tenant, LONG_AGO, UNTIL).attendance_event
+        read = builders.read(Source(url), tenant, LONG_AGO, UNTIL).attendance_event
         assert read.height == events > 100
 
 
 def test_what_is_read_is_what_was_generated(url: str):
     create(url, UNTIL, tenants=[EMBER])
-    read = Source(url).read(EMBER.id, LONG_AGO, UNTIL)
+    read = builders.read(Source(url), EMBER.id, LONG_AGO, UNTIL)
     for name, schema in SOURCE_TABLES.items():
         key = schema.primary_key()
         generated = getattr(history(EMBER.id), name)
@@ -66,7 +67,7 @@ def test_what_is_read_is_what_was_generated(url: str):
 
 def test_the_corrupt_tenant_has_values_that_cannot_be_read(url: str):
     create(url, UNTIL, tenants=PAIR)
-    events = Source(url).read(CORRUPT.id, LONG_AGO, UNTIL).attendance_event
+    events = builders.read(Source(url), CORRUPT.id, LONG_AGO, UNTIL).attendance_event
     unreadable = set(events["unreadable"].drop_nulls())
     on_sqlite = {"punch_in_at", "known_at", "latitude", "accuracy_m", "is_mock_location", "face_attempts"}
     assert unreadable == (on_sqlite if url.startswith("sqlite") else {"punch_out_at"})
@@ -78,7 +79,9 @@ def test_the_second_time_does_nothing_and_says_so(url: str):
     assert create(url, UNTIL + timedelta(days=9), 8, sentences.append, PAIR) == first
     assert len(sentences) == 1
     assert "already" in sentences[0]
-    assert dict(first)[EMBER.id] == Source(url).read(EMBER.id, LONG_AGO, UNTIL).attendance_event.height
+    assert (
+        dict(first)[EMBER.id] == builders.read(Source(url), EMBER.id, LONG_AGO, UNTIL).attendance_event.height
+    )
 
 
 def test_each_tenant_is_told_as_it_is_written(url: str):

@@ -21,7 +21,7 @@ def parts(tenant: str) -> training.Split:
     clean = cleaned(tenant).history
     guards = clean.guard.filter("is_enabled", "is_verified")["guard_id"].to_list()
     built = profiles.build(clean, profiles.snapshot_instants(UNTIL, SETTINGS), guards, SETTINGS)
-    return training.split(dataset.assemble(clean, built.profiles, UNTIL, SETTINGS).frame, SETTINGS)
+    return training.split(dataset.assemble(clean, built.profiles, UNTIL, SETTINGS).frame.collect(), SETTINGS)
 
 
 @cache

@@ -23,7 +23,7 @@ def history(tenant: str) -> History:
 
 
 @cache
-def cleaned(tenant: str) -> quality.Cleaned:
+def cleaned(tenant: str) -> quality.Cleaned[History]:
     return quality.clean(history(tenant), tenant, UNTIL)
 
 

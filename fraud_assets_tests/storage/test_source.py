@@ -22,6 +22,7 @@ from polars.testing import assert_frame_equal
 from fraud_assets.domain.errors import InvalidSettings, InvalidTenantId, SourceMismatch, SourceUnreachable
 from fraud_assets.domain.schemas import SOURCE_TABLES, History, SourceTable, Tenant
 from fraud_assets.storage.source import Source
+from fraud_assets_tests import builders
 from fraud_assets_tests.builders import NOON, history, table
 
 DAY = timedelta(days=1)
@@ -112,7 +113,7 @@ def company(request: pytest.FixtureRequest) -> Company:
 
 
 def read(company: Company, tenant: str = "acme") -> History:
-    return Source(company.url).read(tenant, SINCE, UNTIL)
+    return builders.read(Source(company.url), tenant, SINCE, UNTIL)
 
 
 def ids(rows: pl.DataFrame, column: str) -> list[str | None]:
@@ -210,6 +211,13 @@ def test_shifts_are_read_round_the_window_and_if_an_event_refers_to_them(company
     assert ids(read(company).shift, "shift_id") == ["referred to", "the day after", "the day before"]
 
 
+def test_a_shift_is_referred_to_by_the_events_of_its_guard_alone(company: Company) -> None:
+    old = SINCE - 30 * DAY
+    company.add("attendance_event", {"shift_id": "h1", "guard_id": "g2", "known_at": NOON})
+    company.add("shift", {"scheduled_start": old, "published_at": old})
+    assert read(company).shift.is_empty()
+
+
 def test_a_tenant_never_sees_another_with_the_same_ids(company: Company) -> None:
     for name in SOURCE_TABLES:
         company.add(name, {"known_at": NOON} if name in {"attendance_event", "outcome"} else {})
@@ -230,7 +238,7 @@ def test_hostile_text_is_data(company: Company, value: str) -> None:
 @pytest.mark.parametrize("tenant", ["' OR '1'='1", "../acme", "", "ACME", "acme\n", "a" * 51, "-a"])
 def test_a_hostile_tenant_id_is_refused_before_anything_is_opened(tenant: str) -> None:
     with pytest.raises(InvalidTenantId, match="expected a tenant id of 1 to 50 lower-case letters"):
-        Source("sqlite:////nowhere.db").read(tenant, SINCE, UNTIL)
+        read(Company("sqlite", "sqlite:////nowhere.db"), tenant)
 
 
 def test_the_reader_cannot_write(company: Company) -> None:
@@ -260,11 +268,15 @@ def test_a_read_sees_one_moment_though_the_company_goes_on_writing(company: Comp
         company.execute("PRAGMA journal_mode = WAL")
     company.add("site", {})
     with Source(company.url).snapshot() as snapshot:
-        assert snapshot.table("site", "acme", SINCE).height == 1
+
+        def rows(name: SourceTable) -> int:
+            return sum(batch.height for batch in snapshot.table(name, "acme", SINCE))
+
+        assert rows("site") == 1
         write_from_another_process(company, "INSERT INTO guard (tenant_id) VALUES ('acme')")
         write_from_another_process(company, "INSERT INTO site (tenant_id) VALUES ('acme')")
-        assert snapshot.table("guard", "acme", SINCE).height == 0
-        assert snapshot.table("site", "acme", SINCE).height == 1
+        assert rows("guard") == 0
+        assert rows("site") == 1
     assert read(company).site.height == 2
 
 
@@ -340,6 +352,86 @@ def test_a_url_that_names_no_source_is_refused_without_its_password(url: str) ->
     ) as caught:
         Source(url)
     assert "sekret" not in str(caught.value)
+
+
+# ---- in parts
+
+GUARD_IDS = st.sampled_from([None, "", "a", "B", "b", "é", "ß", "日", "g1"])
+OLD = {"event_id": "old", "punch_in_at": SINCE - 5 * DAY, "known_at": SINCE}
+
+
+def stored_for(company: Company, guards: Sequence[str | None]) -> None:
+    """An event, a shift and an outcome for each of `guards`, and outcomes of an old and of no event."""
+    names = [f"e{number % 5}" for number in range(len(guards))]
+    company.add(
+        "attendance_event",
+        *({"event_id": name, "guard_id": g, "known_at": NOON} for name, g in zip(names, guards, strict=True)),
+        OLD,
+    )
+    company.add("shift", *({"shift_id": f"h{number}", "guard_id": g} for number, g in enumerate(guards)))
+    events = [*names, "old", "nowhere", None]
+    company.add("outcome", *({"outcome_id": f"o{n}", "event_id": name} for n, name in enumerate(events)))
+
+
+def parted(company: Company, size: int, folder: Path) -> list[History]:
+    return [part.collect() for part in Source(company.url).parts("acme", SINCE, UNTIL, size, folder)]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(guards=st.lists(GUARD_IDS, max_size=12), size=st.integers(1, 4))
+def test_the_parts_have_every_row_of_the_whole_once_and_a_guard_in_one_of_them(
+    company: Company, tmp_path_factory: pytest.TempPathFactory, guards: list[str | None], size: int
+) -> None:
+    for name in ("attendance_event", "shift", "outcome"):
+        company.execute(f"DELETE FROM {name}")
+    stored_for(company, guards)
+    whole, parts = read(company), parted(company, size, tmp_path_factory.mktemp("parts"))
+    for name in ("attendance_event", "shift", "outcome"):
+        together = pl.concat(getattr(part, name) for part in parts)
+        assert_frame_equal(together, getattr(whole, name), check_row_order=False)
+    for part in parts:
+        assert_frame_equal(part.site, whole.site)
+        assert_frame_equal(part.guard, whole.guard)
+    ids_of_parts = [{*part.attendance_event["guard_id"], *part.shift["guard_id"]} for part in parts]
+    assert sum(map(len, ids_of_parts)) == len(set().union(*ids_of_parts))
+    assert all(some in (set(), {None}) or None not in some for some in ids_of_parts[1:])
+
+
+@pytest.mark.parametrize(
+    ("size", "events"), [(100, [6]), (6, [6]), (5, [4, 2]), (2, [2, 2, 2]), (1, [2, 2, 2])]
+)
+def test_a_part_is_of_whole_guards_in_the_order_of_their_ids_with_about_so_many_events(
+    company: Company, tmp_path: Path, size: int, events: list[int]
+) -> None:
+    stored_for(company, ["b", "B", "é"] * 2)
+    parts = parted(company, size, tmp_path)
+    assert [part.attendance_event.height for part in parts] == events
+    assert [guard for part in parts for guard in sorted({*part.shift["guard_id"]})] == ["B", "b", "é"]
+
+
+def test_an_outcome_goes_with_the_first_part_that_has_its_event_or_with_the_last(
+    company: Company, tmp_path: Path
+) -> None:
+    company.add("attendance_event", OLD)
+    rows = [("e1", "a"), ("e2", "b"), ("e2", "c"), ("e3", "c")]
+    company.add("attendance_event", *({"event_id": e, "guard_id": g, "known_at": NOON} for e, g in rows))
+    events = ["e3", "e2", "e1", "old", "nowhere"]
+    company.add("outcome", *({"outcome_id": name, "event_id": name} for name in events))
+    parts = parted(company, 1, tmp_path)
+    assert [ids(part.outcome, "outcome_id") for part in parts] == [["e1"], ["e2"], ["e3", "nowhere"]]
+
+
+def test_one_part_lies_in_memory_and_many_in_files_that_need_no_database(
+    company: Company, tmp_path: Path
+) -> None:
+    stored_for(company, ["a", "b", "c"])
+    source = Source(company.url)
+    [small] = source.parts("acme", SINCE, UNTIL, 3, tmp_path / "small")
+    large = source.parts("acme", SINCE, UNTIL, 1, tmp_path / "large")
+    company.execute("DROP TABLE attendance_event")
+    assert small.collect().attendance_event.height == 3
+    assert [part.collect().attendance_event.height for part in large] == [1, 1, 1]
+    assert not (tmp_path / "small").exists()
 
 
 # ---- SQLite: any value may stand in any column
@@ -568,6 +660,24 @@ def test_a_connection_that_breaks_half_way_is_unreachable(postgresql_company: Co
         ),
     ):
         snapshot.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_rows_are_streamed_until_the_connection_breaks(postgresql_company: Company) -> None:
+    wide = "SELECT repeat('x', 100) AS a, 1 / (400000 - i) AS b FROM generate_series(1, $1::int) AS i"
+    with Source(postgresql_company.url).snapshot() as snapshot:
+        batches = snapshot.stream(wide.replace("$1", "399999"))
+        assert [batch.height > 0 for batch in batches] == [False, True, True, True]
+        with pytest.raises(SourceUnreachable, match="division by zero"):
+            list(snapshot.stream(wide.replace("$1", "400000")))
+
+
+def test_the_asked_for_tenant_is_forgotten_with_the_transaction(postgresql_company: Company) -> None:
+    source = Source(postgresql_company.url)
+    with source.snapshot() as snapshot:
+        list(snapshot.table("site", "acme", SINCE))
+        snapshot.execute("COMMIT")
+        found = snapshot.fetch("SELECT current_setting('fraud_assets.tenant', true) AS it")
+    assert found["it"].to_list() == [""]
 
 
 def test_no_statement_runs_for_ever(postgresql_company: Company) -> None:

@@ -27,8 +27,8 @@ def training_dataset(
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        result = cycle.assemble_dataset(platform, tenant)
-    made, counts = result.training_set, result.training_set.counts
+        made = cycle.assemble_dataset(platform, tenant)
+    counts = made.counts
     context.log.info(
         f"training_dataset      {counts['records']:,} usable records of {counts['events']:,} events, "
         f"{counts['fraud']:,} fraud"
@@ -37,16 +37,16 @@ def training_dataset(
         metadata={
             "tenant": tenant,
             **counts,
-            **_matured(result.maturity),
+            **_matured(made.maturity),
             "base_rate": counts["fraud"] / counts["records"] if counts["records"] else None,
             "window_start": dg.MetadataValue.timestamp(made.window_start),
             "as_of": dg.MetadataValue.timestamp(made.as_of),
-            "newest_punch_in": _instant(made.frame["punch_in_at"].max()),
+            "newest_punch_in": _instant(made.newest_punch_in),
             "digest": made.digest,
-            "features": decisions.table(result.features),
-            "table_version": result.table_version,
-            "rows_read": decisions.table(result.cleaned.totals),
-            "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
+            "features": decisions.table(made.features),
+            "table_version": made.table_version,
+            "rows_read": decisions.table(made.account.totals),
+            "rows_set_aside_by_rule": decisions.table(made.account.set_aside),
         }
     )
 

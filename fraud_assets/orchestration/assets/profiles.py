@@ -55,8 +55,8 @@ def behavioural_profiles(
             "snapshots": result.made.profiles["snapshot_at"].n_unique(),
             "as_of": dg.MetadataValue.timestamp(result.as_of),
             "failed": decisions.table(_failed(result).select("guard_id", "reason").head(NAMED_AT_MOST)),
-            "rows_read": decisions.table(result.cleaned.totals),
-            "rows_set_aside_by_rule": decisions.table(result.cleaned.set_aside),
+            "rows_read": decisions.table(result.account.totals),
+            "rows_set_aside_by_rule": decisions.table(result.account.set_aside),
             "table_version": result.table_version,
         }
     )
