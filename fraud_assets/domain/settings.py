@@ -78,6 +78,21 @@ class Settings(BaseModel):
     holdout_share: float = Field(
         default=0.2, gt=0, lt=1, description="Latest share of events held out, by time."
     )
+    validation_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Latest share of the training part on which parameters are searched, by time.",
+    )
+    minimum_validation_fraud: int = Field(
+        default=10, ge=1, description="Fewer records of either class to search on: no search."
+    )
+    search_seconds: float = Field(
+        default=60,
+        ge=0,
+        description="CPU-seconds that a search may take. They become a number of trials by the rows, not by "
+        "the clock; 0: one trial.",
+    )
     minimum_holdout_fraud: int = Field(
         default=5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."
     )
