@@ -67,7 +67,7 @@ def platt(margins: npt.NDArray[np.floating], is_fraud: npt.NDArray[np.bool_]) ->
 
 def prior(scale_pos_weight: float) -> Calibration:
     """Takes back what the weight of the frauds did to the odds (Elkan, IJCAI 2001); no data is asked."""
-    return Calibration(1.0, -log(scale_pos_weight), "prior")
+    return Calibration(1.0, log(1 / scale_pos_weight), "prior")
 
 
 def attach(booster: "Booster", calibration: Calibration) -> None:
@@ -80,15 +80,19 @@ def read(booster: "Booster") -> Calibration:
 
     Raises ModelDamaged if one of them is missing, is no finite number, or the slope is not positive.
     """
-    found = booster.attr(_SLOPE), booster.attr(_INTERCEPT)
-    if found == (None, None):
-        return Calibration(1.0, 0.0, "none")
     try:
+        found = booster.attr(_SLOPE), booster.attr(_INTERCEPT)
+        if found == (None, None):
+            return Calibration(1.0, 0.0, "none")
         slope, intercept = (float(text or "") for text in found)
-    except ValueError:
-        slope = intercept = float("nan")
+    except (ValueError, AssertionError) as error:  # XGBoost asserts that a text is not empty.
+        raise _damaged() from error
     if not (isfinite(slope) and isfinite(intercept) and slope > 0):
-        raise ModelDamaged(
-            f"expected a calibration of a positive slope and an intercept, got {found}; retrain the tenant"
-        )
+        raise _damaged(f", got {slope!r} and {intercept!r}")
     return Calibration(slope, intercept)
+
+
+def _damaged(found: str = ", got other text or none") -> ModelDamaged:
+    return ModelDamaged(
+        f"expected a calibration of a positive slope and an intercept{found}; retrain the tenant"
+    )
