@@ -79,6 +79,7 @@ class StoredDataset:
     """A version of a tenant's training dataset, as read back.
 
     `set_aside` says which events were set aside before it was assembled; None: there were none.
+    `label_delay_days` is None if it was made by an earlier release.
     """
 
     frame: pl.DataFrame
@@ -86,11 +87,20 @@ class StoredDataset:
     as_of: datetime
     digest: str
     set_aside: str | None
+    label_delay_days: float | None = None
 
     @property
     def fraud(self) -> int:
         """Records that are fraud."""
         return int(self.frame["is_fraud"].sum())
+
+    def gap(self, rules: Settings) -> timedelta:
+        """Between training part and holdout: the label delay as it was measured with the dataset.
+
+        `maturity_days` for a dataset of an earlier release, which did not measure it.
+        """
+        days = rules.maturity_days if self.label_delay_days is None else self.label_delay_days
+        return timedelta(days=days)
 
 
 def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
@@ -216,7 +226,10 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
     facts = platform.tables.facts(tenant, "training_dataset", found)
     frame = platform.tables.read(tenant, "training_dataset", found)
     as_of = datetime.fromisoformat(facts["as_of"])
-    return StoredDataset(frame, found, as_of, facts["digest"], facts.get("set_aside") or None)
+    delay = facts.get("label_delay_days")
+    return StoredDataset(
+        frame, found, as_of, facts["digest"], facts.get("set_aside") or None, float(delay) if delay else None
+    )
 
 
 def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
@@ -225,7 +238,7 @@ def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
     Empty: it can be trained on.
     """
     reason = dataset.shortage(stored.frame.height, stored.fraud, rules) or training.one_sided(
-        stored.frame, rules
+        stored.frame, rules, stored.gap(rules)
     )
     if reason is None:
         return ()
@@ -240,7 +253,7 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
     stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
     if reasons := shortage(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
-    made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
+    made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules, stored.gap(rules))}
     facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
     found = platform.registry.find(tenant, made_from)
     if found and platform.registry.damage(tenant, found.version, found.digest) is None:
@@ -251,8 +264,9 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
 
 
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
-    split = training.split(stored.frame, rules)
-    model = training.fit(split.train, rules)
+    gap = stored.gap(rules)
+    split = training.split(stored.frame, rules, gap)
+    model = training.fit(split.train, rules, gap)
     scores = training.score(model.content, split.holdout, threads=rules.threads)
     metrics = evaluation.measure(split.holdout["is_fraud"], scores, rules)
     drawn = {
@@ -275,7 +289,7 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         )
     rules = platform.settings(tenant)
     stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
-    holdout = training.split(stored.frame, rules).holdout
+    holdout = training.split(stored.frame, rules, stored.gap(rules)).holdout
     measured = _measured(platform, tenant, candidate.version, candidate.digest, holdout)
     champion, damage = _champion_on(platform, tenant, holdout)
     decision = activation.decide(measured, champion, rules)

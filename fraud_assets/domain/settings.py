@@ -59,6 +59,17 @@ class Settings(BaseModel):
 
     dataset_days: Days = Field(default=180, description="Events in the training dataset, in days.")
     maturity_days: Days = Field(default=30, description="Days after which an event's outcome has arrived.")
+    label_delay_quantile: float = Field(
+        default=0.95, gt=0, le=1, description="Share of the outcomes to come that the label delay waits for."
+    )
+    longest_label_delay_days: Days = Field(
+        default=90, description="Outcomes that take longer are not waited for, in days."
+    )
+    minimum_delay_outcomes: int = Field(
+        default=30,
+        ge=1,
+        description="Fewer outcomes of events older than the longest delay: `maturity_days` is the delay.",
+    )
     minimum_records: int = Field(default=100, ge=1, description="Fewer usable records: no training.")
     minimum_per_class: int = Field(
         default=10, ge=1, description="Fewer records of either class: no training."
@@ -66,6 +77,21 @@ class Settings(BaseModel):
 
     holdout_share: float = Field(
         default=0.2, gt=0, lt=1, description="Latest share of events held out, by time."
+    )
+    validation_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Latest share of the training part on which parameters are searched, by time.",
+    )
+    minimum_validation_fraud: int = Field(
+        default=10, ge=1, description="Fewer records of either class to search on: no search."
+    )
+    search_seconds: float = Field(
+        default=60,
+        ge=0,
+        description="CPU-seconds that a search may take. They become a number of trials by the rows, not by "
+        "the clock; 0: one trial.",
     )
     minimum_holdout_fraud: int = Field(
         default=5, ge=1, description="Fewer frauds in the holdout: the evidence is insufficient."

@@ -1,12 +1,13 @@
 """How well the platform's own model tells the demo's frauds: well where it should, and by no column alone."""
 
+from datetime import timedelta
 from functools import cache
 
 import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.compute import activation, dataset, evaluation, profiles, training
+from fraud_assets.compute import activation, dataset, delay, evaluation, profiles, training
 from fraud_assets.compute.activation import Verdict
 from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
@@ -21,7 +22,9 @@ def parts(tenant: str) -> training.Split:
     clean = cleaned(tenant).history
     guards = clean.guard.filter("is_enabled", "is_verified")["guard_id"].to_list()
     built = profiles.build(clean, profiles.snapshot_instants(UNTIL, SETTINGS), guards, SETTINGS)
-    return training.split(dataset.assemble(clean, built.profiles, UNTIL, SETTINGS).frame.collect(), SETTINGS)
+    assembled = dataset.assemble(clean, built.profiles, UNTIL, SETTINGS)
+    measured = delay.measure(clean.attendance_event, clean.outcome, UNTIL, SETTINGS)
+    return training.split(assembled.frame.collect(), SETTINGS, timedelta(days=measured.days))
 
 
 @cache
