@@ -218,7 +218,8 @@ def _doubts(candidate: Metrics, settings: Settings) -> Iterator[str]:
             f"{settings.maximum_luck:.1%} of random rankings reach {bound}; "
             f"{_more(candidate.fraud, needed, settings)}"
         )
-    floor = settings.minimum_pr_auc - settings.pr_auc_low_margin
+    # 0.7 - 0.2 is a little under 0.5 in binary, and would be told so.
+    floor = round(settings.minimum_pr_auc - settings.pr_auc_low_margin, 9)
     if interval is not None and interval.low < floor:
         needed = _frauds(candidate, candidate.pr_auc - interval.low, candidate.pr_auc - floor)
         shown, bound = _told_apart(interval.low, floor)
