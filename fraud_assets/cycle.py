@@ -8,21 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 
 from fraud_assets.compute import (
     account,
     activation,
     dataset,
-    evaluation,
+    evidence,
+    leaks,
     pictures,
     profiles,
     quality,
+    rivals,
     training,
 )
 from fraud_assets.compute.account import Account
 from fraud_assets.compute.activation import Candidate, Submission
-from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.evidence import Evidence
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
@@ -245,13 +248,18 @@ def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
     return (reason, stored.set_aside) if stored.set_aside else (reason,)
 
 
+def leaked(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
+    """What in the dataset knows more than could be known: nothing is trained on it. Empty: nothing does."""
+    return tuple(f"the dataset has a leak: {leak}" for leak in leaks.find(stored.frame, stored.as_of, rules))
+
+
 def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | Entry:
     """The candidate of the newest dataset, or the ledger's entry that says why none was trained.
 
     A model that was made from the same dataset in the same way is found again, not made again.
     """
     stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
-    if reasons := shortage(stored, rules):
+    if reasons := shortage(stored, rules) or leaked(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
     made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules, stored.gap(rules))}
     facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
@@ -268,12 +276,12 @@ def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]
     split = training.split(stored.frame, rules, gap)
     model = training.fit(split.train, rules, gap)
     scores = training.score(model.content, split.holdout, threads=rules.threads)
-    metrics = evaluation.measure(split.holdout["is_fraud"], scores, rules)
-    drawn = {
-        "precision_recall.png": pictures.precision_recall_curve(split.holdout["is_fraud"], scores, rules),
-        "feature_importance.png": pictures.feature_importance(training.importance(model)),
-    }
-    return Submission(model, metrics, stored.digest, facts, split.train, split.holdout, drawn)
+    simpler = rivals.scores(split.train, split.holdout)
+    found = evidence.gather(split.holdout, scores, simpler, rules)
+    drawn = pictures.draw(split.holdout, scores, simpler, rules)
+    drawn["feature_importance.png"] = pictures.feature_importance(training.importance(model))
+    files = {**drawn, "slices.csv": found.slices.write_csv().encode()}
+    return Submission(model, found.candidate, stored.digest, facts, split.train, split.holdout, files)
 
 
 def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
@@ -289,41 +297,55 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         )
     rules = platform.settings(tenant)
     stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
-    holdout = training.split(stored.frame, rules, stored.gap(rules)).holdout
-    measured = _measured(platform, tenant, candidate.version, candidate.digest, holdout)
-    champion, damage = _champion_on(platform, tenant, holdout)
-    decision = activation.decide(measured, champion, rules)
-    numbers = measured.as_dict() | ({"champion_pr_auc": champion.pr_auc} if champion else {})
+    found, damage = _evidence(platform, tenant, candidate, stored)
+    decision = activation.decide(found, rules)
     entry = _recorded(
-        platform, tenant, stored, decision.verdict, (*decision.reasons, *damage), run_id, candidate, numbers
+        platform,
+        tenant,
+        stored,
+        decision.verdict,
+        (*decision.reasons, *damage),
+        run_id,
+        candidate,
+        found.as_dict(),
     )
     if decision.verdict is activation.Verdict.ACTIVATE:
         platform.registry.set_champion(
-            tenant, candidate.version, reason=entry.sentence, pr_auc=measured.pr_auc
+            tenant, candidate.version, reason=entry.sentence, pr_auc=found.candidate.pr_auc
         )
     else:
         platform.registry.annotate(tenant, candidate.version, verdict=entry.verdict, reason=entry.sentence)
     return entry
 
 
+def _evidence(
+    platform: Platform, tenant: str, candidate: Candidate, stored: StoredDataset
+) -> tuple[Evidence, tuple[str, ...]]:
+    """What is held for and against `candidate`; a damaged champion counts as none, with the reason."""
+    rules = platform.settings(tenant)
+    split = training.split(stored.frame, rules, stored.gap(rules))
+    scores = _scores(platform, tenant, candidate.version, candidate.digest, split.holdout)
+    simpler = rivals.scores(split.train, split.holdout)
+    champion, damage = _champion_on(platform, tenant, split.holdout)
+    return evidence.gather(split.holdout, scores, simpler, rules, champion), damage
+
+
 def _champion_on(
     platform: Platform, tenant: str, holdout: pl.DataFrame
-) -> tuple[Metrics | None, tuple[str, ...]]:
-    """The champion's metrics on the candidate's holdout; a damaged one counts as none, with the reason."""
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The champion's scores of the candidate's holdout; a damaged one counts as none, with the reason."""
     champion = platform.champion(tenant)
     if champion is None:
         return None, ()
     try:
-        return _measured(platform, tenant, champion.version, champion.digest, holdout), ()
+        return _scores(platform, tenant, champion.version, champion.digest, holdout), ()
     except ModelDamaged as error:
         return None, (f"champion v{champion.version} is not compared: {error}",)
 
 
-def _measured(platform: Platform, tenant: str, version: int, digest: str, holdout: pl.DataFrame) -> Metrics:
-    rules = platform.settings(tenant)
+def _scores(platform: Platform, tenant: str, version: int, digest: str, holdout: pl.DataFrame) -> np.ndarray:
     content = platform.registry.load(tenant, version, digest)
-    scores = training.score(content, holdout, threads=rules.threads)
-    return evaluation.measure(holdout["is_fraud"], scores, rules)
+    return training.score(content, holdout, threads=platform.settings(tenant).threads)
 
 
 def _recorded(

@@ -29,7 +29,12 @@ def build_definitions(open_platform: Callable[[], Platform] = open_platform) -> 
     ]
     return dg.Definitions(
         assets=[sources.operational_database, *automation.automate(chain, open_platform)],
-        asset_checks=[checks.source_rows_are_sound, checks.enough_records, checks.champion_is_fresh],
+        asset_checks=[
+            checks.source_rows_are_sound,
+            checks.enough_records,
+            checks.dataset_has_no_leak,
+            checks.champion_is_fresh,
+        ],
         jobs=[automation.tenant_cycle],
         sensors=[automation.nightly_cycle, automation.tenant_directory(open_platform)],
         resources={"platform": platform_resource(open_platform)},

@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import ceil
 
 import polars as pl
 
+from fraud_assets.compute import slices
+from fraud_assets.compute.bootstrap import Compared
 from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.evidence import Evidence
 from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.settings import Settings
 
@@ -98,18 +102,21 @@ class Due:
     reason: str
 
 
-def decide(candidate: Metrics, champion: Metrics | None, settings: Settings) -> Decision:
-    """The verdict on `candidate`; both are measured on the same holdout rows.
+def decide(evidence: Evidence, settings: Settings) -> Decision:
+    """The verdict on a candidate; all of the evidence is measured on the same holdout rows.
 
-    A value that equals its limit passes, and so does a candidate that equals the champion.
+    Too few frauds are no evidence either way. Then a candidate is rejected that misses a threshold, is worse
+    than the champion, does not beat a simpler model, or fails in a slice. One that passes all of it is
+    activated unless the pass could be chance: see `_doubts`. A value that equals its limit passes, and so
+    does a candidate that equals the champion.
     """
-    if candidate.fraud < settings.minimum_holdout_fraud:
-        counts = f"the holdout has {candidate.fraud} frauds, and {settings.minimum_holdout_fraud} are needed"
-        return Decision(Verdict.INSUFFICIENT_EVIDENCE, (counts,))
-    rules = tuple(_rules(candidate, champion, settings))
-    failed = tuple(reason for passed, reason in rules if not passed)
-    if failed:
+    if too_few := _too_few(evidence.candidate.fraud, settings):
+        return Decision(Verdict.INSUFFICIENT_EVIDENCE, (too_few,))
+    rules = tuple(_rules(evidence, settings))
+    if failed := tuple(reason for passed, reason in rules if not passed):
         return Decision(Verdict.REJECT, failed)
+    if doubts := tuple(_doubts(evidence.candidate, settings)):
+        return Decision(Verdict.INSUFFICIENT_EVIDENCE, doubts)
     return Decision(Verdict.ACTIVATE, tuple(reason for _, reason in rules))
 
 
@@ -139,16 +146,100 @@ def retrain(
     return Due(False, f"{name} is {_days(age)} days old; the next retrain is due at {limit}.")
 
 
-def _rules(candidate: Metrics, champion: Metrics | None, settings: Settings) -> Iterator[tuple[bool, str]]:
+def _too_few(fraud: int, settings: Settings) -> str | None:
+    needed = settings.minimum_holdout_fraud
+    if fraud >= needed:
+        return None
+    return f"the holdout has {fraud} frauds, and {needed} are needed; {_more(fraud, needed, settings)}"
+
+
+def _rules(evidence: Evidence, settings: Settings) -> Iterator[tuple[bool, str]]:
     """Each rule as (passed, reason)."""
+    candidate = evidence.candidate
     precision = f"precision at {settings.target_recall:.0%} recall"
     yield _at_least("PR-AUC", candidate.pr_auc, settings.minimum_pr_auc)
     yield _at_least(
         precision, candidate.precision_at_target_recall, settings.minimum_precision_at_target_recall
     )
     yield _at_most("false-positive rate", candidate.false_positive_rate, settings.maximum_false_positive_rate)
-    if champion is not None:
-        yield _at_least("PR-AUC", candidate.pr_auc, champion.pr_auc, "the champion's ")
+    if evidence.champion is not None:
+        yield _not_worse(evidence.champion)
+    yield from _beats(evidence, settings)
+    for collapse in slices.collapsed(evidence.slices):
+        yield False, collapse
+
+
+def _not_worse(champion: Compared) -> tuple[bool, str]:
+    """The rule holds for the numbers themselves: an interval that reaches above 0 excuses no loss."""
+    passed, reason = _at_least("PR-AUC", champion.pr_auc, champion.other, "the champion's ")
+    return passed, f"{reason} ({_difference(champion)})"
+
+
+def _beats(evidence: Evidence, settings: Settings) -> Iterator[tuple[bool, str]]:
+    """Beaten is a simpler model if the candidate is better in `rival_confidence` of the resamples.
+
+    One reason for each that is not beaten; if all are, one that names the strongest.
+    """
+    unbeaten = {
+        name: rival
+        for name, rival in evidence.rivals.items()
+        if rival.gain <= 0 or rival.better < settings.rival_confidence
+    }
+    for name, rival in unbeaten.items():
+        yield False, f"PR-AUC {rival.pr_auc:.3f} does not beat {name}: {_other(rival)}"
+    if evidence.rivals and not unbeaten:
+        name, rival = evidence.strongest
+        yield True, f"it beats every simpler model, the best being {name}: PR-AUC {_other(rival)}"
+
+
+def _other(compared: Compared) -> str:
+    return f"{compared.other:.3f} ({_difference(compared)})"
+
+
+def _difference(compared: Compared) -> str:
+    low, high = compared.interval
+    return f"difference {compared.gain:+.3f}, {low:+.3f} to {high:+.3f}"
+
+
+def _doubts(candidate: Metrics, settings: Settings) -> Iterator[str]:
+    """Why a pass could be chance, and how many more frauds would tell.
+
+    Luck: random rankings reach this PR-AUC too often. Width: the interval of PR-AUC reaches more than
+    `pr_auc_low_margin` below the threshold. Both distances, of luck above the base rate and of the interval
+    below the value, shrink with the square root of the number of frauds: so many are needed that they
+    would fit at the same PR-AUC. It is an estimate, since later frauds will not be like these.
+    """
+    lucky, interval = candidate.pr_auc_by_luck, candidate.intervals.get("pr_auc")
+    if lucky is not None and candidate.pr_auc <= lucky:
+        needed = _frauds(candidate, lucky - candidate.base_rate, candidate.pr_auc - candidate.base_rate)
+        shown, bound = _told_apart(candidate.pr_auc, lucky)
+        yield (
+            f"PR-AUC {shown} could be luck: among {candidate.fraud} frauds in {candidate.records} records "
+            f"{settings.maximum_luck:.1%} of random rankings reach {bound}; "
+            f"{_more(candidate.fraud, needed, settings)}"
+        )
+    # 0.7 - 0.2 is a little under 0.5 in binary, and would be told so.
+    floor = round(settings.minimum_pr_auc - settings.pr_auc_low_margin, 9)
+    if interval is not None and interval.low < floor:
+        needed = _frauds(candidate, candidate.pr_auc - interval.low, candidate.pr_auc - floor)
+        shown, bound = _told_apart(interval.low, floor)
+        yield (
+            f"PR-AUC {candidate.pr_auc:.2f} may be as low as {shown}, below {bound}, with "
+            f"{candidate.fraud} frauds (5% to 95% over guards: {shown} to {interval.high:.2f}); "
+            f"{_more(candidate.fraud, needed, settings)}"
+        )
+
+
+def _frauds(candidate: Metrics, distance: float, allowed: float) -> int:
+    """How many frauds shrink `distance` to `allowed`; one more than there are, at least."""
+    ratio = distance / allowed if allowed > 0 else 1.0
+    return max(candidate.fraud + 1, ceil(candidate.fraud * ratio**2))
+
+
+def _more(fraud: int, needed: int, settings: Settings) -> str:
+    more = needed - fraud
+    cases = "confirmed case is" if more == 1 else "confirmed cases are"
+    return f"about {more} more {cases} needed among the latest {settings.holdout_share:.0%} of events"
 
 
 def _at_least(name: str, value: float, limit: float, whose: str = "") -> tuple[bool, str]:

@@ -103,6 +103,48 @@ class Settings(BaseModel):
     minimum_precision_at_target_recall: Share = Field(default=0.50, description="Precision there, at least.")
     maximum_false_positive_rate: Share = Field(default=0.10, description="At the chosen threshold, at most.")
 
+    bootstrap_resamples: int = Field(
+        default=1000, ge=100, description="Resamples of the guards behind an interval of 5% to 95%."
+    )
+    pr_auc_low_margin: Share = Field(
+        default=0.20,
+        description="How far PR-AUC's interval may reach below `minimum_pr_auc`; further: insufficient "
+        "evidence.",
+    )
+    maximum_luck: float = Field(
+        default=0.005,
+        ge=0,
+        le=1,
+        description="Share of random rankings that may reach the candidate's PR-AUC; more: insufficient "
+        "evidence.",
+    )
+    rival_confidence: Share = Field(
+        default=0.90,
+        description="Share of resamples in which the candidate must be better than each simpler model.",
+    )
+    slice_minimum_records: int = Field(
+        default=50, ge=1, description="Fewer held-out records in a slice: it is not reported."
+    )
+    slice_minimum_fraud: int = Field(
+        default=10, ge=1, description="Fewer held-out frauds in a slice: it cannot block."
+    )
+    slice_collapse_share: Share = Field(
+        default=0.5, description="Recall in a slice, as a share of the whole's: surely less blocks."
+    )
+    slice_maximum_loss: Share = Field(
+        default=0.05, description="PR-AUC lost against the champion in a slice: surely more blocks."
+    )
+    leak_pr_auc: Share = Field(
+        default=0.95, description="PR-AUC from which one feature alone is too good to be true."
+    )
+    desk_guards_per_day: int = Field(
+        default=5, ge=1, description="Guards that the tenant's desk can review in a day."
+    )
+    missed_fraud_cost: float = Field(
+        default=20.0, ge=0, description="Cost of a fraud that is not found, in the unit of a false alarm."
+    )
+    false_alarm_cost: float = Field(default=1.0, ge=0, description="Cost of a review that finds nothing.")
+
     seed: int = Field(default=7, ge=0, description="Seed of the training.")
     threads: int = Field(default=1, ge=1, description="Threads of one training.")
 

@@ -1,4 +1,4 @@
-"""The asset checks of a tenant: sound source rows, enough records, a fresh champion. All warn."""
+"""The asset checks of a tenant: sound source rows, enough records, no leak, a fresh champion. All warn."""
 
 import warnings
 from datetime import timedelta
@@ -78,6 +78,27 @@ def enough_records(
             "fraud_rows": stored.fraud,
             "needed": rules.minimum_records,
         },
+    )
+
+
+@dg.asset_check(asset="training_dataset", partitions_def=tenants)
+def dataset_has_no_leak(
+    context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.AssetCheckResult:
+    """Nothing in the tenant's training dataset knows more than could be known when its events happened.
+
+    No event of the future or without a mature outcome, none twice, no strange column, and no feature that
+    alone tells fraud from the rest almost perfectly. With a leak the tenant is not trained.
+    """
+    tenant = context.partition_key
+    with tenant_stage(platform.retry_wait_seconds):
+        stored, rules = cycle.read_dataset(platform, tenant), platform.settings(tenant)
+        leaked = cycle.leaked(stored, rules)
+    return dg.AssetCheckResult(
+        passed=not leaked,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(leaked) or "nothing in the dataset knows more than could be known",
+        metadata={"tenant": tenant, "leaks": len(leaked), "leak_pr_auc": rules.leak_pr_auc},
     )
 
 

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fraud_assets.compute import pictures
+from fraud_assets.compute import bootstrap, pictures
 from fraud_assets.domain.errors import UnusableRecords
 from fraud_assets.domain.settings import Settings
+from fraud_assets_tests.compute.holdouts import holdout, labels_of
 
 RULES = Settings()
 RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.random(200) < 0.2
+HOLDOUT = holdout(RANDOM, 200, 40, 20)
+LABELS = labels_of(HOLDOUT)
 SCORES = RANDOM.normal(LABELS, 1)
+RIVALS = {"a constant": np.zeros(200), "a rule": RANDOM.random(200)}
 GAINS = {"minutes_early": 40.0, "face_attempts": 9.0, "is_holiday": 0.0}
 
 
@@ -28,17 +31,37 @@ def test_a_curve_is_a_png_of_readable_size():
 
 
 def test_the_same_numbers_give_the_same_bytes():
-    once, again = (pictures.precision_recall_curve(LABELS, SCORES, RULES, SCORES / 2) for _ in range(2))
+    once, again = (pictures.draw(HOLDOUT, SCORES, RIVALS, RULES) for _ in range(2))
     assert once == again
     assert pictures.feature_importance(GAINS) == pictures.feature_importance(dict(reversed(GAINS.items())))
 
 
-def test_a_champion_and_other_limits_show():
+def test_every_picture_of_a_model_is_drawn_and_is_a_png():
+    drawn = pictures.draw(HOLDOUT, SCORES, RIVALS, RULES)
+    names = ["precision_recall.png", "calibration.png", "threshold_cost.png", "score_histogram.png"]
+    assert list(drawn) == names
+    assert all(pixels(picture).shape[1] == 880 for picture in drawn.values())
+
+
+def test_rivals_the_interval_and_other_limits_show():
     plain = pictures.precision_recall_curve(LABELS, SCORES, RULES)
-    assert plain != pictures.precision_recall_curve(LABELS, SCORES, RULES, RANDOM.random(200))
+    assert plain != pictures.precision_recall_curve(LABELS, SCORES, RULES, RIVALS)
+    resamples = bootstrap.draw(HOLDOUT["guard_id"], RULES)
+    assert plain != pictures.precision_recall_curve(LABELS, SCORES, RULES, resamples=resamples)
     assert plain != pictures.precision_recall_curve(
         LABELS, SCORES, Settings(minimum_precision_at_target_recall=0.9)
     )
+
+
+def test_other_costs_move_the_cheapest_threshold():
+    cheap = pictures.threshold_cost(LABELS, SCORES, RULES)
+    assert cheap != pictures.threshold_cost(LABELS, SCORES, Settings(missed_fraud_cost=1))
+    assert pixels(pictures.threshold_cost(LABELS, SCORES, Settings(missed_fraud_cost=0))).size > 0
+
+
+def test_scores_that_all_tie_are_drawn_too():
+    for picture in pictures.draw(HOLDOUT, np.full(200, 0.5), RIVALS, RULES).values():
+        assert pixels(picture).size > 0
 
 
 def test_a_holdout_of_one_class_is_not_drawn():

@@ -115,7 +115,7 @@ def test_each_asset_that_the_sensor_asks_for_comes_with_its_checks(world: World)
     assert checks == {
         "acme": nightly,
         "beta": nightly,
-        "gamma": nightly | {"enough_records", "champion_is_fresh"},
+        "gamma": nightly | {"enough_records", "dataset_has_no_leak", "champion_is_fresh"},
     }
 
 

@@ -1,15 +1,20 @@
 """How a tenant's decision is shown on `active_model`: the sentence first, then always the same numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import dagster as dg
 import polars as pl
 
 from fraud_assets.compute.activation import Champion
+from fraud_assets.compute.evaluation import PUBLISHED
+from fraud_assets.compute.evidence import COMPARED
 from fraud_assets.storage.ledger import Entry
 
 ACTIVE_MODEL = dg.AssetKey("active_model")
+
+_SHOWN_FIRST = ("pr_auc", "champion_pr_auc", "base_rate", "precision_at_80_recall")
+_SHOWN_AFTER = tuple(name for name in (*PUBLISHED, *COMPARED) if name not in _SHOWN_FIRST)
 
 Metadata = dict[str, dg.MetadataValue | str]
 
@@ -31,6 +36,7 @@ def shown(
         "labelled_rows": entry.records if entry else None,
         "fraud_rows": entry.fraud if entry else None,
         "model_age_days": age,
+        **{name: measured.get(name) for name in _SHOWN_AFTER},
     }
     return {
         "decision": sentence,
@@ -60,6 +66,11 @@ def _cell(value: object) -> str | int | float | bool | None:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def numbers(known: Mapping[str, float], names: Iterable[str]) -> Metadata:
+    """All of `names`, null where there is no such number."""
+    return {name: _number(known.get(name)) for name in names}
 
 
 def _number(value: float | int | None) -> dg.MetadataValue:

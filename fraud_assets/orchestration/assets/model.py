@@ -10,6 +10,7 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from fraud_assets import cycle
 from fraud_assets.compute.activation import Verdict
+from fraud_assets.compute.evaluation import PUBLISHED
 from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.orchestration.resources import tenant_stage
@@ -59,8 +60,8 @@ def active_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[P
     """The tenant's champion: the one model that anything downstream may load.
 
     A candidate becomes champion if, on its holdout, PR-AUC is at least 0.70, precision at 80% recall at least
-    0.50, the false-positive rate there at most 10%, and it is not worse than the champion on the same rows.
-    A materialization is an activation. A rejected candidate leaves the champion where it was: the decision
+    0.50, the false-positive rate there at most 10%, it is not worse than the champion on the same rows, beats
+    every simpler model, fails in no slice, and there is enough fraud that it is not luck. A materialization is an activation. A rejected candidate leaves the champion where it was: the decision
     and its reasons show as an observation. A champion older than the freshness policy is retrained.
     """
     tenant = context.partition_key
@@ -92,7 +93,7 @@ def _decided(platform: Platform, tenant: str, entry: Entry) -> decisions.Metadat
 
 
 def _described(tenant: str, candidate: Candidate, link: str) -> decisions.Metadata:
-    numbers = {name: dg.MetadataValue.float(value) for name, value in candidate.metrics.as_dict().items()}
+    numbers = decisions.numbers(candidate.metrics.as_dict(), PUBLISHED)
     return {
         "tenant": tenant,
         "version": f"v{candidate.version}",

@@ -1,0 +1,94 @@
+"""What in a training dataset knows more than could be known. Frames in, reasons in words out; no repair.
+
+Three kinds are looked for:
+
+    rows that should not be there   events of the future, immature events, the same event twice
+    columns that should not be there   anything but the keys, the features and the label of the schema
+    features that know the outcome   a feature that alone tells fraud from the rest almost perfectly: by
+        its value, by whether it is known, or by its step since the same guard's event before. The last
+        finds a count or a rate over a guard's events that includes the event's own label.
+
+It does not find a leak that only helps a little, nor one that several features share.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+
+from fraud_assets.compute.bootstrap import Labels, Numbers, Places
+from fraud_assets.domain.schemas import FEATURES, TrainingDataset
+from fraud_assets.domain.settings import Settings
+
+
+def find(dataset: pl.DataFrame, as_of: datetime, settings: Settings) -> tuple[str, ...]:
+    """Every leak of `dataset`, schema TrainingDataset, that was assembled from what was known at `as_of`."""
+    return (*_rows(dataset, as_of, settings), *_columns(dataset), *_features(dataset, settings))
+
+
+def _rows(dataset: pl.DataFrame, as_of: datetime, settings: Settings) -> Iterator[str]:
+    mature_until = as_of - timedelta(days=settings.maturity_days)
+    punched_in = dataset["punch_in_at"]
+    future = int((punched_in >= as_of).sum())
+    immature = int((punched_in > mature_until).sum()) - future
+    repeated = dataset.height - dataset["event_id"].n_unique()
+    if future:
+        yield f"{_events(future)} of the future: punched in at the cut-off {as_of:%Y-%m-%d %H:%M} or later"
+    if immature:
+        yield f"{_events(immature)} not mature: punched in after {mature_until:%Y-%m-%d %H:%M}"
+    if repeated:
+        yield f"{_events(repeated)} there more than once: the holdout may hold what was trained on"
+
+
+def _events(count: int) -> str:
+    return f"{count} event is" if count == 1 else f"{count} events are"
+
+
+def _columns(dataset: pl.DataFrame) -> Iterator[str]:
+    strange = sorted(set(dataset.columns) - set(TrainingDataset.column_names()))
+    if strange:
+        yield f"columns that are neither key nor feature: {', '.join(strange)}"
+
+
+def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
+    ordered = dataset.sort("guard_id", "punch_in_at", "event_id")
+    labels = ordered["is_fraud"].to_numpy()
+    if not 0 < labels.sum() < labels.size:
+        return
+    steps = _numbers(ordered).select(pl.all() - pl.all().shift().over(ordered["guard_id"]))
+    views = {
+        "": _numbers(ordered),
+        " by being known": ordered.select(pl.col(FEATURES).is_not_null().cast(pl.Float64)),
+        " by its step since the guard's event before": steps,
+    }
+    for name in FEATURES:
+        for how, view in views.items():
+            if (found := _separation(labels, view[name])) >= settings.leak_pr_auc:
+                yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
+                break
+
+
+def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
+    """The features as float64; an entry source is its place among the sorted ones."""
+    text = cs.string() | cs.enum() | cs.categorical()
+    return frame.select(FEATURES).with_columns(text.cast(pl.String).rank("dense")).cast(pl.Float64)
+
+
+def _separation(labels: Labels, values: pl.Series) -> float:
+    """The better PR-AUC of the values as scores, largest or smallest first; what is not known comes last."""
+    known = values.is_not_null().to_numpy()
+    numbers = values.fill_null(0.0).to_numpy()
+    unknown = np.where(known, 0, 1)
+    return max(_average_precision(labels, numbers * sign, unknown) for sign in (-1.0, 1.0))
+
+
+def _average_precision(labels: Labels, ascending: Numbers, unknown: Places) -> float:
+    """Average precision with the smallest known value as the most suspicious; ties are one threshold."""
+    order = np.lexsort((ascending, unknown))
+    placed, known = ascending[order], unknown[order]
+    is_last = np.append((np.diff(placed) != 0) | (np.diff(known) != 0), True)
+    flagged = np.flatnonzero(is_last) + 1
+    caught = labels[order].cumsum()[is_last]
+    return float((np.diff(caught, prepend=0) * caught / flagged).sum() / labels.sum())

@@ -1,0 +1,86 @@
+"""The simpler models that a candidate has to beat, each a ranking of the holdout. Nothing of them is kept.
+
+    constant             knows nothing; its PR-AUC is the share of fraud
+    face check rule      the more doubtful the face, the more suspicious; no face check: not suspicious
+    location rule        mock location, or a speed since the last fix that no traveller reaches
+    logistic regression  linear in all features, fitted on the training part
+
+What is not known never makes a rule fire. Only the regression fills gaps, with the median of the training
+part and a flag that the value was missing; nobody else sees these values.
+"""
+
+# scikit-learn has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from fraud_assets.compute import training
+from fraud_assets.compute.bootstrap import Numbers
+from fraud_assets.domain.schemas import FEATURES
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+AIRLINER_KMH: Final = 900.0
+"""Cruising speed of an airliner: a guard who needs more was not at both places."""
+
+_SOURCE: Final = FEATURES.index("entry_source")
+
+
+def scores(train: pl.DataFrame, holdout: pl.DataFrame) -> dict[str, Numbers]:
+    """Each rival's ranking of `holdout`, by name; both parts have the schema TrainingDataset.
+
+    `train` has both classes, and its rows may come in any order.
+    """
+    return {
+        "a constant": np.zeros(holdout.height),
+        "the face check rule": face_check(holdout),
+        "the location rule": location(holdout),
+        "logistic regression": _regression(train.sort("punch_in_at", "event_id"), holdout),
+    }
+
+
+def face_check(frame: pl.DataFrame) -> Numbers:
+    """1 - face_recognition_confidence, so 1 from a face distance of 0.4 on; 0 without a check."""
+    return frame.select((1 - pl.col("face_recognition_confidence")).fill_null(0.0)).to_series().to_numpy()
+
+
+def location(frame: pl.DataFrame) -> Numbers:
+    """1 for a mock location, else the travel speed as a share of an airliner's, at most 1; 0 if not known."""
+    faked = pl.col("is_mock_location").fill_null(value=False).cast(pl.Float64)
+    speed = (pl.col("travel_speed_kmh") / AIRLINER_KMH).clip(upper_bound=1.0).fill_null(0.0)
+    return frame.select(pl.max_horizontal(faked, speed)).to_series().to_numpy()
+
+
+def _regression(train: pl.DataFrame, holdout: pl.DataFrame) -> Numbers:
+    """The log-odds of fraud. One thread, so that the bits do not depend on the machine's."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        fitted = _pipeline().fit(training.matrix(train), train["is_fraud"].to_numpy())
+        return np.asarray(fitted.decision_function(training.matrix(holdout)), dtype=np.float64)
+
+
+def _pipeline() -> "Pipeline":
+    """Distances and speeds reach far: the inverse hyperbolic sine is linear near 0 and a logarithm beyond."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+    numbers = make_pipeline(
+        FunctionTransformer(np.arcsinh),
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+    )
+    columns = [place for place in range(len(FEATURES)) if place != _SOURCE]
+    by_kind = ColumnTransformer(
+        [("numbers", numbers, columns), ("source", OneHotEncoder(handle_unknown="ignore"), [_SOURCE])],
+        sparse_threshold=0.0,
+    )
+    return make_pipeline(by_kind, LogisticRegression(solver="newton-cholesky", max_iter=200))
