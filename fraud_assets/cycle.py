@@ -5,17 +5,19 @@ writes, registers and records nothing twice.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
+from fraud_assets import mirror
 from fraud_assets.compute import activation, dataset, evaluation, pictures, profiles, quality, training
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
 from fraud_assets.domain.schemas import Profile
 from fraud_assets.domain.settings import Settings
+from fraud_assets.storage import provenance
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
 
@@ -68,6 +70,7 @@ class StoredDataset:
     as_of: datetime
     digest: str
     set_aside: str | None
+    window_start: datetime | None = None
 
     @property
     def fraud(self) -> int:
@@ -190,7 +193,9 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
     facts = platform.tables.facts(tenant, "training_dataset", found)
     frame = platform.tables.read(tenant, "training_dataset", found)
     as_of = datetime.fromisoformat(facts["as_of"])
-    return StoredDataset(frame, found, as_of, facts["digest"], facts.get("set_aside") or None)
+    since = facts.get("window_start")
+    window_start = datetime.fromisoformat(since) if since else None
+    return StoredDataset(frame, found, as_of, facts["digest"], facts.get("set_aside") or None, window_start)
 
 
 def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
@@ -215,18 +220,38 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
     if reasons := shortage(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
     made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
-    facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
+    facts = _named(stored)
     found = platform.registry.find(tenant, made_from)
     if found and platform.registry.damage(tenant, found.version, found.digest) is None:
         return platform.registry.challenge(tenant, found, facts)
-    return platform.registry.register(
-        tenant, _submission(stored, rules, {**made_from, **facts, "dagster_run_id": run_id or ""})
-    )
+    facts |= made_from | _made_with(rules) | {"dagster_run_id": run_id or ""}
+    return platform.registry.register(tenant, _submission(stored, rules, facts))
+
+
+def _named(stored: StoredDataset) -> dict[str, str]:
+    """How to read the very dataset back, in the words of a version's tags."""
+    return {
+        "cycle_started_at": stored.as_of.isoformat(),
+        "dataset_table": "training_dataset",
+        "dataset_version": str(stored.version),
+        "window_start": stored.window_start.isoformat() if stored.window_start else "",
+        "as_of": stored.as_of.isoformat(),
+    }
+
+
+def _made_with(rules: Settings) -> dict[str, str]:
+    """The code, the libraries and all settings, so that the model can be made again under other ones."""
+    return {**provenance.of_code(), "seed": str(rules.seed), "settings": rules.model_dump_json()}
+
+
+def fitted(stored: StoredDataset, rules: Settings) -> tuple[training.Split, training.Model]:
+    """The one way from a dataset to its model; `train` and whoever makes a model again go through it."""
+    split = training.split(stored.frame, rules)
+    return split, training.fit(split.train, rules)
 
 
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
-    split = training.split(stored.frame, rules)
-    model = training.fit(split.train, rules)
+    split, model = fitted(stored, rules)
     scores = training.score(model.content, split.holdout, threads=rules.threads)
     metrics = evaluation.measure(split.holdout["is_fraud"], scores, rules)
     drawn = {
@@ -247,23 +272,40 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         raise RegistryError(
             f"expected a candidate of {tenant} to decide on, got none; materialize trained_model first"
         )
+    if kept := _kept_by_a_person(platform, tenant, candidate):
+        mirror.show(platform, kept)
+        return kept
     rules = platform.settings(tenant)
     stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
     holdout = training.split(stored.frame, rules).holdout
     measured = _measured(platform, tenant, candidate.version, candidate.digest, holdout)
     champion, damage = _champion_on(platform, tenant, holdout)
-    decision = activation.decide(measured, champion, rules)
+    decision = _not_again(platform, tenant, candidate, activation.decide(measured, champion, rules))
     numbers = measured.as_dict() | ({"champion_pr_auc": champion.pr_auc} if champion else {})
     entry = _recorded(
         platform, tenant, stored, decision.verdict, (*decision.reasons, *damage), run_id, candidate, numbers
     )
-    if decision.verdict is activation.Verdict.ACTIVATE:
-        platform.registry.set_champion(
-            tenant, candidate.version, reason=entry.sentence, pr_auc=measured.pr_auc
-        )
-    else:
-        platform.registry.annotate(tenant, candidate.version, verdict=entry.verdict, reason=entry.sentence)
+    mirror.show(platform, entry)
     return entry
+
+
+def _kept_by_a_person(platform: Platform, tenant: str, candidate: Candidate) -> Entry | None:
+    """A person's activation of this very version, which is active: the gate does not judge it again."""
+    active = platform.ledger.champion(tenant)
+    return active if active and active.is_by_a_person and active.model_version == candidate.version else None
+
+
+def _not_again(
+    platform: Platform, tenant: str, candidate: Candidate, decision: activation.Decision
+) -> activation.Decision:
+    """A model that was rolled back from stays out until other data or another training give another one."""
+    taken_out = platform.ledger.rolled_back(tenant, candidate.digest)
+    if taken_out is None or decision.verdict is not activation.Verdict.ACTIVATE:
+        return decision
+    when, why = f"{taken_out.decided_at:%Y-%m-%d %H:%M} UTC", "; ".join(taken_out.reasons)
+    same = f"it is the model that {taken_out.decided_by} rolled back from on {when} ({why})"
+    until = "the same data and training do not bring it back"
+    return replace(decision, verdict=activation.Verdict.REJECT, reasons=(same, until))
 
 
 def _champion_on(
@@ -297,6 +339,7 @@ def _recorded(
     numbers: Mapping[str, float] | None = None,
 ) -> Entry:
     """The decision as the ledger keeps it."""
+    champion = platform.ledger.champion(tenant)
     entry = Entry(
         tenant=tenant,
         decided_at=platform.now(),
@@ -312,6 +355,9 @@ def _recorded(
         dataset_version=stored.version,
         dagster_run_id=run_id,
         metrics=dict(numbers or {}),
+        champion_version=champion and champion.model_version,
+        window_start=stored.window_start,
+        as_of=stored.as_of,
     )
     platform.ledger.append(entry)
     return entry
@@ -328,19 +374,3 @@ def retrain_due(
     damage = champion and platform.registry.damage(tenant, champion.version, champion.digest)
     limit = platform.settings(tenant).retrain_limit(retrain_after)
     return activation.retrain(champion, damage, cycle_start, limit)
-
-
-def mirror_champion(platform: Platform, tenant: str) -> str | None:
-    """Lets the alias name the ledger's champion; a sentence if it did not, None if there was nothing to do.
-
-    It differs when a run died between the ledger and the alias, or when somebody moved the alias by hand.
-    """
-    entry = platform.ledger.champion(tenant)
-    found = platform.registry.champion_version(tenant)
-    if entry is None or entry.model_version is None or found == entry.model_version:
-        return None
-    platform.registry.set_champion(
-        tenant, entry.model_version, reason=entry.sentence, pr_auc=entry.pr_auc or 0.0
-    )
-    was = f"v{found}" if found else "no version"
-    return f"The alias named {was}, the ledger v{entry.model_version}: the alias was put right."

@@ -34,7 +34,7 @@ _OPENINGS: Final = {
     ACTIVATE: "Activated",
     "reject": "Rejected",
     ROLL_BACK: "Rolled back from v{was} to v{version} by {by}",
-    OVERRIDE: "Verdict overridden, v{version} activated by {by}",
+    OVERRIDE: "Override: v{version} activated by {by}",
     ADOPT: "Set by hand in the registry, v{version} adopted by {by}",
 }
 
