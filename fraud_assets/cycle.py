@@ -272,9 +272,9 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         raise RegistryError(
             f"expected a candidate of {tenant} to decide on, got none; materialize trained_model first"
         )
-    if kept := _kept_by_a_person(platform, tenant, candidate):
-        mirror.show(platform, kept)
-        return kept
+    if in_force := _in_force(platform, tenant, candidate):
+        mirror.show(platform, in_force)
+        return in_force
     rules = platform.settings(tenant)
     stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
     holdout = training.split(stored.frame, rules).holdout
@@ -289,10 +289,13 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
     return entry
 
 
-def _kept_by_a_person(platform: Platform, tenant: str, candidate: Candidate) -> Entry | None:
-    """A person's activation of this very version, which is active: the gate does not judge it again."""
+def _in_force(platform: Platform, tenant: str, candidate: Candidate) -> Entry | None:
+    """The activation of this very version, by this cycle or by a person: it is not judged against itself."""
     active = platform.ledger.champion(tenant)
-    return active if active and active.is_by_a_person and active.model_version == candidate.version else None
+    if active is None or active.model_version != candidate.version:
+        return None
+    is_of_this_cycle = active.cycle_started_at.isoformat() == candidate.tags["cycle_started_at"]
+    return active if is_of_this_cycle or active.is_by_a_person else None
 
 
 def _not_again(

@@ -19,7 +19,7 @@ class RollBack(dg.Config):
     by: str = Field(description="The name of who decides.")
 
 
-@dg.op(out={})
+@dg.op
 def roll_back(context: dg.OpExecutionContext, config: RollBack, platform: dg.ResourceParam[Platform]) -> None:
     """Makes an earlier version the champion again, as `fraud-assets rollback` does."""
     tenant = context.partition_key

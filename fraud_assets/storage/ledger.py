@@ -143,7 +143,9 @@ class Ledger:
         with self._transaction() as connection:
             # Two runs that decide the same at once wait for each other.
             connection.exec_driver_sql(LOCKS[connection.dialect.name])
-            newest = _newest(connection, _is_of(entry.tenant)).get(entry.tenant)
+            # A correction of the alias in between does not make a decision another one.
+            others = [] if entry.verdict == PUT_BACK else [DECISIONS.c.verdict != PUT_BACK]
+            newest = _newest(connection, _is_of(entry.tenant), *others).get(entry.tenant)
             if newest and _identity(newest) == _identity(entry):
                 return False
             connection.execute(DECISIONS.insert().values(_row(entry)))

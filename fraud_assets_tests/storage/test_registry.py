@@ -54,7 +54,7 @@ def test_the_model_page_has_signature_numbers_and_version(embedded: Registry):
 
 def test_the_list_of_models_shows_the_champion(embedded: Registry):
     embedded.register("acme", submission())
-    embedded.set_champion("acme", 1, reason="good", pr_auc=0.81234)
+    embedded.set_champion("acme", 1, pr_auc=0.81234)
     embedded.register("acme", submission(b"model two"))
     (model,) = client_of(embedded).search_registered_models()
     assert model.tags == {"champion_version": "1", "champion_pr_auc": "0.8123"}
