@@ -219,13 +219,17 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
     stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
     if reasons := shortage(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
-    made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
     facts = _named(stored)
-    found = platform.registry.find(tenant, made_from)
+    found = platform.registry.find(tenant, made_from(stored, rules))
     if found and platform.registry.damage(tenant, found.version, found.digest) is None:
         return platform.registry.challenge(tenant, found, facts)
-    facts |= made_from | _made_with(rules) | {"dagster_run_id": run_id or ""}
+    facts |= made_from(stored, rules) | _made_with(rules) | {"dagster_run_id": run_id or ""}
     return platform.registry.register(tenant, _submission(stored, rules, facts))
+
+
+def made_from(stored: StoredDataset, rules: Settings) -> dict[str, str]:
+    """What decides which model comes out: the same data and way of training give the same one."""
+    return {"dataset_digest": stored.digest, "training": training.fingerprint(rules)}
 
 
 def _named(stored: StoredDataset) -> dict[str, str]:

@@ -30,7 +30,8 @@ def show(platform: Platform, entry: Entry) -> None:
     if entry.is_activation:
         platform.registry.set_champion(entry.tenant, entry.model_version, pr_auc=entry.pr_auc or 0.0)
     if entry.verdict == ROLL_BACK and entry.champion_version is not None:
-        _mark(platform, entry.tenant, entry.champion_version, entry.sentence)
+        when = f"{entry.decided_at:%Y-%m-%d %H:%M} UTC"
+        _mark(platform, entry.tenant, entry.champion_version, f"{when}. {entry.sentence}")
 
 
 def _mark(platform: Platform, tenant: str, version: int, roll_back: str) -> None:

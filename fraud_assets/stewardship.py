@@ -13,8 +13,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from fraud_assets import cycle, mirror
-from fraud_assets.compute import dataset, training
+from fraud_assets.compute import dataset
 from fraud_assets.compute.activation import Candidate
+from fraud_assets.compute.training import features_digest
 from fraud_assets.domain.errors import InvalidSettings, Refused
 from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
@@ -191,7 +192,7 @@ def rebuild(platform: Platform, tenant: str, version: int) -> Rebuilt:
         # The ledger is the authority, as soon as it has heard of the version.
         recorded=(decided[-1].model_digest if decided else None) or recorded.digest,
         made=model.digest,
-        differences=tuple(_differences(recorded.tags, dataset.digest(stored.frame), rules)),
+        differences=tuple(_differences(recorded.tags, stored, rules)),
     )
 
 
@@ -200,7 +201,7 @@ def _settings(recorded: Candidate) -> Settings:
     maker = f"release {tags.get('release', 'unknown')}, commit {tags.get('git_commit', 'unknown')}"
     if "settings" not in tags or "dataset_version" not in tags:
         raise Refused(f"expected {name} to name its settings and dataset, got a version of an older release")
-    if tags.get("features_digest") != training.features_digest(FEATURES):
+    if tags.get("features_digest") != features_digest(FEATURES):
         raise Refused(
             f"expected {name} to have today's features, got others; rebuild it with its own {maker}"
         )
@@ -212,10 +213,10 @@ def _settings(recorded: Candidate) -> Settings:
         ) from error
 
 
-def _differences(then: Mapping[str, str], dataset_digest: str, rules: Settings) -> Iterator[str]:
+def _differences(then: Mapping[str, str], stored: cycle.StoredDataset, rules: Settings) -> Iterator[str]:
     """What may explain other bits: the code and the libraries, and data or settings that were altered."""
-    code = provenance.of_code()
-    now = {**code, "dataset_digest": dataset_digest, "training": training.fingerprint(rules)}
+    data = {"dataset_digest": dataset.digest(stored.frame)}
+    now = provenance.of_code() | cycle.made_from(stored, rules) | data
     for name in sorted({*now, *({"git_commit"} & {*then})}):
         before, after = then.get(name, "not known"), now.get(name, "not known")
         if before != after:

@@ -116,7 +116,9 @@ def test_a_death_at_any_step_of_a_retrain_is_made_up_for_by_the_next_night(
     mirror.champion(world.platform, "acme")
     require_agreement(world.platform)
     is_due = cycle.retrain_due(world.platform, "acme", world.now, WEEK).is_due
-    assert is_due == (world.platform.ledger.champion("acme") == world.platform.ledger.champion("acme", TONIGHT))
+    assert is_due == (
+        world.platform.ledger.champion("acme") == world.platform.ledger.champion("acme", TONIGHT)
+    )
 
 
 @pytest.mark.parametrize(("at", "after"), STEPS)
