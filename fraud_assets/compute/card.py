@@ -12,7 +12,6 @@ from typing import Final
 
 LONGEST: Final = 5000
 """Characters that a description in the registry may have on every database (MLflow: VARCHAR(5000))."""
-_LONGEST_DECISION: Final = 1200
 
 _MEASURES: Final = {
     "pr_auc": "PR-AUC (average precision)",
@@ -34,6 +33,7 @@ _LOW, _HIGH = "_low", "_high"
 
 # What opens markup, a link or an entity; a point before a letter may make an address out of words.
 _MARKUP: Final = re.compile(r"[\\`*_{}\[\]<>()#|~!&@:=$^\"'/+]|\.(?=[^\W\d_])|-(?=-)|^[-\d]")
+_HALF_AN_ENTITY: Final = re.compile(r"&[^;]*$")
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,29 @@ class Facts:
 
 def written(facts: Facts) -> str:
     """The card as Markdown, of at most LONGEST characters."""
-    sections = [
-        f"# Attendance-fraud model of {facts.tenant}, version {facts.version}",
-        f"**Decision.** {escaped(facts.decision[:_LONGEST_DECISION])}",
+    rest = [
         _PURPOSE,
         "\n".join(["## The data", "", *_data(facts)]),
         "\n".join(["## On the latest events, which were held out", "", *_measured(facts.metrics)]),
         "\n".join(["## Limits", "", *_limits(facts.metrics)]),
         "\n".join(["## What you can do", "", *_actions(facts.tenant, facts.version)]),
     ]
-    return "\n\n".join(sections)[:LONGEST]
+    head = f"# Attendance-fraud model of {facts.tenant}, version {facts.version}\n\n**Decision.** "
+    room = LONGEST - len(head) - sum(len(section) + 2 for section in rest)
+    return "\n\n".join([head + _clipped(escaped(facts.decision), room), *rest])
 
 
 def escaped(text: str) -> str:
     """`text` on one line of Markdown, so that it reads as it was written and does nothing."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return _MARKUP.sub(lambda found: f"&#{ord(found.group())};", line)
+
+
+def _clipped(shown: str, room: int) -> str:
+    """At most `room` characters, without half an entity at the end."""
+    if len(shown) <= room:
+        return shown
+    return f"{_HALF_AN_ENTITY.sub('', shown[: room - 4])} ..."
 
 
 _PURPOSE: Final = """## What it is for
