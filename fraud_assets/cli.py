@@ -1,10 +1,9 @@
-"""The few commands of the README: `fraud-assets demo`, `status` and `ui`.
+"""The command line: `fraud-assets demo`, `status` and `ui`; those about one tenant's model are in `commands`.
 
 Imports that cost seconds stand in the functions that need them.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -13,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fraud_assets import commands as about_models
+from fraud_assets import terminal
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.command(given))
     except FraudAssetsError as error:
-        _say(f"fraud-assets: {error}")
+        terminal.say(f"fraud-assets: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dagster-port", type=_port, default=3000)
     sub.add_argument("--mlflow-port", type=_port, default=5000)
     sub.set_defaults(command=ui)
+    about_models.add_to(commands)
     return parser
 
 
@@ -67,10 +69,10 @@ def demo(given: argparse.Namespace) -> int:
     from fraud_assets.domain.settings import Settings
 
     platform = open_platform()
-    _say(f"Everything is kept in {_home()}")
+    terminal.say(f"Everything is kept in {_home()}")
     # Up to the start of the day's cycle, so that everybody who tries it on one day sees the same.
     until = Settings().latest_cycle_start(platform.now())
-    database.create(platform.source.url, until, on_progress=_say)
+    database.create(platform.source.url, until, on_progress=terminal.say)
     _run_cycles(platform)
     return _report(platform, as_json=given.json)
 
@@ -87,11 +89,11 @@ def _run_cycles(platform: "Platform") -> None:
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions(str(tenants.name), active)
         for position, tenant in enumerate(active, start=1):
-            _say(f"[{position}/{len(active)}] {tenant}")
+            terminal.say(f"[{position}/{len(active)}] {tenant}")
             try:
                 _run_cycle(platform, tenant, job, instance)
             except FraudAssetsError as error:
-                _say(f"  failed: {error}")
+                terminal.say(f"  failed: {error}")
 
 
 def _run_cycle(
@@ -102,14 +104,15 @@ def _run_cycle(
 
     from fraud_assets import cycle
     from fraud_assets.orchestration.assets.model import fail_window
+    from fraud_assets.storage.ledger import PUT_BACK
 
     start = platform.cycle_start(tenant)
     last = platform.ledger.latest(tenant)
-    if last and last.cycle_started_at == start:
-        _say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
+    if last and last.cycle_started_at == start and last.verdict != PUT_BACK:
+        terminal.say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
         return
     due = cycle.retrain_due(platform, tenant, start, fail_window())
-    _say(f"  {due.reason}")
+    terminal.say(f"  {due.reason}")
     stages = cycle.CYCLE_STAGES
     result = job.execute_in_process(
         partition_key=tenant,
@@ -119,7 +122,7 @@ def _run_cycle(
         raise_on_error=False,
     )
     for event in result.filter_events(lambda event: event.is_step_failure):
-        _say(f"  {event.step_key} failed: {_cause(event.step_failure_data.error)}")
+        terminal.say(f"  {event.step_key} failed: {_cause(event.step_failure_data.error)}")
 
 
 def _cause(error: "SerializableErrorInfo | None") -> str:
@@ -139,11 +142,11 @@ def status(given: argparse.Namespace) -> int:
 def _report(platform: "Platform", *, as_json: bool) -> int:
     rows = list(_rows(platform))
     if as_json:
-        for row in rows:
-            print(json.dumps(row))
+        terminal.objects(rows)
         return 0
     _print_table(rows, platform.now())
-    print("\nTo look at it, start both user interfaces with: uv run fraud-assets ui")
+    terminal.answer("")
+    terminal.answer("To look at it, start both user interfaces with: uv run fraud-assets ui")
     return 0
 
 
@@ -187,13 +190,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
         )
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    for line in lines:
-        cells = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=False))
-        )
-        print(_printable("  ".join([*cells, line[-1]])))
+    terminal.table(lines)
 
 
 def _number(value: int | None) -> str:
@@ -213,15 +210,15 @@ def ui(given: argparse.Namespace) -> int:
 
     wanted = servers.dagster(given.dagster_port)
     if elsewhere := os.environ.get("MLFLOW_TRACKING_URI"):
-        _say(f"MLflow is served elsewhere: {elsewhere}")
+        terminal.say(f"MLflow is served elsewhere: {elsewhere}")
     else:
         wanted.append(servers.mlflow(given.mlflow_port, _home()))
         os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"
     servers.require_free(wanted)
     os.environ.update(environment())
     _prepare_stores()
-    _say(f"Logs are in {_home() / 'logs'}")
-    return servers.run(wanted, os.environ, _home(), _say)
+    terminal.say(f"Logs are in {_home() / 'logs'}")
+    return servers.run(wanted, os.environ, _home(), terminal.say)
 
 
 def _prepare_stores() -> None:
@@ -270,15 +267,6 @@ def _with_psycopg2(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     plain = scheme in {"postgres", "postgresql"}
     return f"postgresql+psycopg2{separator}{rest}" if plain else url
-
-
-def _say(line: str) -> None:
-    print(_printable(line), file=sys.stderr, flush=True)
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would obey: names and errors may hold a stranger's text."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ writes, registers and records nothing twice.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
+from fraud_assets import mirror
 from fraud_assets.compute import (
     account,
     activation,
@@ -29,6 +30,7 @@ from fraud_assets.compute.evidence import Evidence
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
+from fraud_assets.storage import provenance
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.spool import Spool
@@ -90,6 +92,7 @@ class StoredDataset:
     as_of: datetime
     digest: str
     set_aside: str | None
+    window_start: datetime | None = None
     label_delay_days: float | None = None
 
     @property
@@ -229,9 +232,15 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
     facts = platform.tables.facts(tenant, "training_dataset", found)
     frame = platform.tables.read(tenant, "training_dataset", found)
     as_of = datetime.fromisoformat(facts["as_of"])
-    delay = facts.get("label_delay_days")
+    since, delay = facts.get("window_start"), facts.get("label_delay_days")
     return StoredDataset(
-        frame, found, as_of, facts["digest"], facts.get("set_aside") or None, float(delay) if delay else None
+        frame,
+        found,
+        as_of,
+        facts["digest"],
+        facts.get("set_aside") or None,
+        datetime.fromisoformat(since) if since else None,
+        float(delay) if delay else None,
     )
 
 
@@ -261,20 +270,44 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
     stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
     if reasons := shortage(stored, rules) or leaked(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
-    made_from = {"dataset_digest": stored.digest, "training": training.fingerprint(rules, stored.gap(rules))}
-    facts = {"cycle_started_at": stored.as_of.isoformat(), "dataset_version": str(stored.version)}
-    found = platform.registry.find(tenant, made_from)
+    facts = _named(stored)
+    found = platform.registry.find(tenant, made_from(stored, rules))
     if found and platform.registry.damage(tenant, found.version, found.digest) is None:
         return platform.registry.challenge(tenant, found, facts)
-    return platform.registry.register(
-        tenant, _submission(stored, rules, {**made_from, **facts, "dagster_run_id": run_id or ""})
-    )
+    facts |= made_from(stored, rules) | _made_with(rules) | {"dagster_run_id": run_id or ""}
+    return platform.registry.register(tenant, _submission(stored, rules, facts))
+
+
+def made_from(stored: StoredDataset, rules: Settings) -> dict[str, str]:
+    """What decides which model comes out: the same data and way of training give the same one."""
+    return {"dataset_digest": stored.digest, "training": training.fingerprint(rules, stored.gap(rules))}
+
+
+def _named(stored: StoredDataset) -> dict[str, str]:
+    """How to read the very dataset back, in the words of a version's tags."""
+    return {
+        "cycle_started_at": stored.as_of.isoformat(),
+        "dataset_table": "training_dataset",
+        "dataset_version": str(stored.version),
+        "window_start": stored.window_start.isoformat() if stored.window_start else "",
+        "as_of": stored.as_of.isoformat(),
+    }
+
+
+def _made_with(rules: Settings) -> dict[str, str]:
+    """The code, the libraries and all settings, so that the model can be made again under other ones."""
+    return {**provenance.of_code(), "seed": str(rules.seed), "settings": rules.model_dump_json()}
+
+
+def fitted(stored: StoredDataset, rules: Settings) -> tuple[training.Split, training.Model]:
+    """The one way from a dataset to its model; `train` and whoever makes a model again go through it."""
+    gap = stored.gap(rules)
+    split = training.split(stored.frame, rules, gap)
+    return split, training.fit(split.train, rules, gap)
 
 
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
-    gap = stored.gap(rules)
-    split = training.split(stored.frame, rules, gap)
-    model = training.fit(split.train, rules, gap)
+    split, model = fitted(stored, rules)
     scores = training.score(model.content, split.holdout, threads=rules.threads)
     simpler = rivals.scores(split.train, split.holdout)
     found = evidence.gather(split.holdout, scores, simpler, rules)
@@ -295,10 +328,13 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         raise RegistryError(
             f"expected a candidate of {tenant} to decide on, got none; materialize trained_model first"
         )
+    if in_force := _in_force(platform, tenant, candidate):
+        mirror.show(platform, in_force)
+        return in_force
     rules = platform.settings(tenant)
     stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
     found, damage = _evidence(platform, tenant, candidate, stored)
-    decision = activation.decide(found, rules)
+    decision = _not_again(platform, tenant, candidate, activation.decide(found, rules))
     entry = _recorded(
         platform,
         tenant,
@@ -309,12 +345,7 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         candidate,
         found.as_dict(),
     )
-    if decision.verdict is activation.Verdict.ACTIVATE:
-        platform.registry.set_champion(
-            tenant, candidate.version, reason=entry.sentence, pr_auc=found.candidate.pr_auc
-        )
-    else:
-        platform.registry.annotate(tenant, candidate.version, verdict=entry.verdict, reason=entry.sentence)
+    mirror.show(platform, entry)
     return entry
 
 
@@ -328,6 +359,28 @@ def _evidence(
     simpler = rivals.scores(split.train, split.holdout)
     champion, damage = _champion_on(platform, tenant, split.holdout)
     return evidence.gather(split.holdout, scores, simpler, rules, champion), damage
+
+
+def _in_force(platform: Platform, tenant: str, candidate: Candidate) -> Entry | None:
+    """The activation of this very version, by this cycle or by a person: it is not judged against itself."""
+    active = platform.ledger.champion(tenant)
+    if active is None or active.model_version != candidate.version:
+        return None
+    is_of_this_cycle = active.cycle_started_at.isoformat() == candidate.tags["cycle_started_at"]
+    return active if is_of_this_cycle or active.is_by_a_person else None
+
+
+def _not_again(
+    platform: Platform, tenant: str, candidate: Candidate, decision: activation.Decision
+) -> activation.Decision:
+    """A model that was rolled back from stays out until other data or another training give another one."""
+    taken_out = platform.ledger.rolled_back(tenant, candidate.digest)
+    if taken_out is None or decision.verdict is not activation.Verdict.ACTIVATE:
+        return decision
+    when, why = f"{taken_out.decided_at:%Y-%m-%d %H:%M} UTC", "; ".join(taken_out.reasons)
+    same = f"it is the model that {taken_out.decided_by} rolled back from on {when} ({why})"
+    until = "the same data and training do not bring it back"
+    return replace(decision, verdict=activation.Verdict.REJECT, reasons=(same, until))
 
 
 def _champion_on(
@@ -359,6 +412,7 @@ def _recorded(
     numbers: Mapping[str, float] | None = None,
 ) -> Entry:
     """The decision as the ledger keeps it."""
+    champion = platform.ledger.champion(tenant)
     entry = Entry(
         tenant=tenant,
         decided_at=platform.now(),
@@ -374,6 +428,9 @@ def _recorded(
         dataset_version=stored.version,
         dagster_run_id=run_id,
         metrics=dict(numbers or {}),
+        champion_version=champion and champion.model_version,
+        window_start=stored.window_start,
+        as_of=stored.as_of,
     )
     platform.ledger.append(entry)
     return entry
@@ -390,19 +447,3 @@ def retrain_due(
     damage = champion and platform.registry.damage(tenant, champion.version, champion.digest)
     limit = platform.settings(tenant).retrain_limit(retrain_after)
     return activation.retrain(champion, damage, cycle_start, limit)
-
-
-def mirror_champion(platform: Platform, tenant: str) -> str | None:
-    """Lets the alias name the ledger's champion; a sentence if it did not, None if there was nothing to do.
-
-    It differs when a run died between the ledger and the alias, or when somebody moved the alias by hand.
-    """
-    entry = platform.ledger.champion(tenant)
-    found = platform.registry.champion_version(tenant)
-    if entry is None or entry.model_version is None or found == entry.model_version:
-        return None
-    platform.registry.set_champion(
-        tenant, entry.model_version, reason=entry.sentence, pr_auc=entry.pr_auc or 0.0
-    )
-    was = f"v{found}" if found else "no version"
-    return f"The alias named {was}, the ledger v{entry.model_version}: the alias was put right."

@@ -1,11 +1,13 @@
 """Fixtures that every test may ask for. Values for tests live in `builders.py`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.postgres import fresh_database, postgres_server
 
 # How long an example takes says something about the machine, not about the code. On top of Hypothesis' own
@@ -35,3 +37,11 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster of this test's own, in memory."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that MLflow has migrated, which takes seconds; tests copy it."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Registry(f"sqlite:///{folder}/mlflow.db").prepare()
+    return folder / "mlflow.db"

@@ -17,6 +17,7 @@ class FakeRegistry:
     versions: dict[str, list[Candidate]] = field(default_factory=dict)
     files: dict[tuple[str, int], bytes] = field(default_factory=dict)
     aliases: dict[tuple[str, str], int] = field(default_factory=dict)
+    cards: dict[tuple[str, int], str] = field(default_factory=dict)
     is_reachable: bool = True
 
     def prepare(self) -> None:
@@ -38,6 +39,9 @@ class FakeRegistry:
         )
         return next(found, None)
 
+    def version(self, tenant: str, version: int) -> Candidate:
+        return self._tag(tenant, version, {})
+
     def challenger(self, tenant: str) -> Candidate | None:
         known = self._versions(tenant)
         version = self.aliases.get((tenant, "challenger"))
@@ -52,12 +56,18 @@ class FakeRegistry:
         self._versions(tenant)
         return self.aliases.get((tenant, "champion"))
 
-    def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
-        self.annotate(tenant, version, verdict="activate", reason=reason)
+    def set_champion(self, tenant: str, version: int, *, pr_auc: float) -> None:
+        self._tag(tenant, version, {})
         self.aliases[tenant, "champion"] = version
 
-    def annotate(self, tenant: str, version: int, *, verdict: str, reason: str) -> None:
-        self._tag(tenant, version, {"verdict": str(verdict), "reason": reason})
+    def clear_champion(self, tenant: str) -> None:
+        self._versions(tenant)
+        self.aliases.pop((tenant, "champion"), None)
+
+    def annotate(self, tenant: str, version: int, notes: Mapping[str, str], card: str | None = None) -> None:
+        self._tag(tenant, version, {key: str(value) for key, value in notes.items()})
+        if card is not None:
+            self.cards[tenant, version] = card
 
     def load(self, tenant: str, version: int, digest: str) -> bytes:
         known = self._versions(tenant)

@@ -1,4 +1,4 @@
-"""What a stage leaves behind when it is killed half-way or run again: one champion, and nothing twice."""
+"""What a stage leaves behind when it is run again: nothing twice."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,20 +22,6 @@ DAY = timedelta(days=1)
 COMPANY = company("acme", records=200)
 
 
-class Dying(FakeRegistry):
-    """The process dies, once, when the alias is moved; `moved` says whether before or after."""
-
-    moved: bool = False
-    deaths: int = 0
-
-    def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
-        self.deaths += 1
-        if self.deaths > 1 or self.moved:
-            super().set_champion(tenant, version, reason=reason, pr_auc=pr_auc)
-        if self.deaths == 1:
-            raise RegistryUnreachable("expected an answer of the model registry, got none")
-
-
 @pytest.fixture
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
     made = World(tmp_path, instance, acme=COMPANY)
@@ -49,68 +35,6 @@ def trained(world: World) -> Platform:
     cycle.assemble_dataset(world.platform, "acme")
     cycle.train(world.platform, "acme", None)
     return world.platform
-
-
-def require_one_champion(platform: Platform, version: int) -> None:
-    activations = [each for each in platform.ledger.history("acme") if each.verdict == "activate"]
-    assert [each.model_version for each in activations] == [version]
-    assert platform.registry.champion_version("acme") == version
-    assert platform.registry.damage("acme", version, str(activations[0].model_digest)) is None
-
-
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_death_between_ledger_and_alias_is_made_up_for_by_the_next_decision(
-    world: World, moved: bool
-) -> None:
-    dying = Dying()
-    dying.moved = moved
-    world.with_platform(registry=dying)
-    platform = trained(world)
-    with pytest.raises(RegistryUnreachable):
-        cycle.decide(platform, "acme", "first")
-    champion = platform.champion("acme")
-    assert champion is not None
-    world.now += timedelta(hours=1)
-    assert cycle.decide(platform, "acme", "second").verdict == "activate"
-    assert platform.champion("acme") == champion
-    require_one_champion(platform, champion.version)
-
-
-def test_a_death_between_ledger_and_alias_is_made_up_for_by_the_next_nights_profiles(world: World) -> None:
-    world.with_platform(registry=Dying())
-    platform = trained(world)
-    with pytest.raises(RegistryUnreachable):
-        cycle.decide(platform, "acme", None)
-    assert platform.registry.champion_version("acme") is None
-    world.now += DAY
-    said = cycle.mirror_champion(platform, "acme")
-    assert said == "The alias named no version, the ledger v1: the alias was put right."
-    require_one_champion(platform, 1)
-
-
-def test_an_alias_that_was_moved_by_hand_is_moved_back_and_that_is_said(world: World) -> None:
-    platform = trained(world)
-    cycle.decide(platform, "acme", None)
-    world.registry.versions["acme"].append(world.registry.versions["acme"][0])
-    world.registry.aliases["acme", "champion"] = 2
-    assert cycle.mirror_champion(platform, "acme") == (
-        "The alias named v2, the ledger v1: the alias was put right."
-    )
-    require_one_champion(platform, 1)
-
-
-def test_an_alias_that_is_right_is_left_alone(world: World) -> None:
-    platform = trained(world)
-    cycle.decide(platform, "acme", None)
-    world.with_platform(registry=Dying(**vars(world.registry)))
-    assert cycle.mirror_champion(world.platform, "acme") is None
-
-
-def test_without_an_activation_there_is_nothing_to_mirror(world: World) -> None:
-    world.platform.ledger.append(entry(verdict="reject"))
-    world.registry.aliases["acme", "champion"] = 7
-    assert cycle.mirror_champion(world.platform, "acme") is None
-    assert world.registry.champion_version("acme") == 7
 
 
 def test_the_same_dataset_is_not_written_twice(world: World) -> None:

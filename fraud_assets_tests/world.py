@@ -10,11 +10,12 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from fraud_assets import cycle, mirror
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.definitions import build_definitions
 from fraud_assets.domain.schemas import History, LazyHistory, Tenant
 from fraud_assets.orchestration.partitions import tenants
-from fraud_assets.storage.ledger import Ledger
+from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.source import Source, Tenants
@@ -183,6 +184,15 @@ class World:
     def night(self, at: datetime = TONIGHT) -> dict[str, dg.ExecuteInProcessResult]:
         """The tick at `at` and the runs that it asks for."""
         return {tenant: self.run(tenant, stages) for tenant, stages in self.tick(at).items()}
+
+    def cycle(self, at: datetime = TONIGHT, tenant: str = "acme") -> Entry:
+        """What the run of a cycle with a retrain does, without Dagster: the decision."""
+        self.now = at
+        cycle.refresh_profiles(self.platform, tenant)
+        mirror.champion(self.platform, tenant)
+        cycle.assemble_dataset(self.platform, tenant)
+        made = cycle.train(self.platform, tenant, None)
+        return made if isinstance(made, Entry) else cycle.decide(self.platform, tenant, None)
 
     def materialized(self, asset: str) -> set[str]:
         return set(self.instance.get_materialized_partitions(dg.AssetKey(asset)))

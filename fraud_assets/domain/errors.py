@@ -13,7 +13,8 @@ A message says what was expected, what came, and what to do.
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
     │   └── ModelDamaged       a model file is missing, truncated or altered
-    └── LedgerUnreachable      the record of decisions did not answer; worth another try
+    ├── LedgerUnreachable      the record of decisions did not answer; worth another try
+    └── Refused                what a person asked for cannot be done so
 """
 
 
@@ -63,3 +64,7 @@ class ModelDamaged(RegistryError):
 
 class LedgerUnreachable(FraudAssetsError):
     """The record of decisions did not answer."""
+
+
+class Refused(FraudAssetsError, ValueError):
+    """What a person asked for cannot be done so."""

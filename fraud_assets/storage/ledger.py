@@ -7,7 +7,7 @@ refuses to change or delete an entry.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -16,24 +16,44 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from fraud_assets.domain.errors import InvalidSettings, LedgerUnreachable
 from fraud_assets.domain.schemas import tenant_id
+from fraud_assets.storage.ledger_table import COLUMNS, DECISIONS, LOCKS, prepare
 
 ACTIVATE: Final = "activate"
-_OPENINGS: Final = {ACTIVATE: "Activated", "reject": "Rejected"}
+ROLL_BACK: Final = "roll back"
+OVERRIDE: Final = "override"
+ADOPT: Final = "adopt"
+PUT_BACK: Final = "put back"
+BY_A_PERSON: Final = (ROLL_BACK, OVERRIDE, ADOPT)
+ACTIVATIONS: Final = (ACTIVATE, *BY_A_PERSON)
+"""The verdicts that make a version the champion. `put back` says that the alias was corrected."""
+
+_OPENINGS: Final = {
+    ACTIVATE: "Activated",
+    "reject": "Rejected",
+    ROLL_BACK: "Rolled back from v{was} to v{version} by {by}",
+    OVERRIDE: "Override: v{version} activated by {by}",
+    ADOPT: "Set by hand in the registry, v{version} adopted by {by}",
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One decision of one cycle of a tenant.
+    """One decision about a tenant's model, by the gate or by a person.
 
-    decided_at          when the decision was made; cycle_started_at: the cycle's start and data cut-off
+    decided_at          when the decision was made; cycle_started_at: the start of the cycle it falls into
     verdict             "activate", "reject" or another word; reasons: why, in words
+    decided_by          who, if a person decided; null: the gate
+    champion_version    the version that was active then: what a candidate was compared with, and what an
+                        activation took out of service; null if there was none
+    window_start, as_of
+                        the training dataset's window, [window_start, as_of); null: not known
     records, fraud      usable records of the training dataset, and the fraudulent ones among them
     model_version       the registry's number of the candidate, with model_digest, the SHA-256 of its
                         file; both null if none was trained, both known in an activation
+    dataset_version     the table version of the training dataset, with dataset_digest, its SHA-256
     metrics             finite numbers by name; what is not known is left out
 
     Raises InvalidTenantId, and ValueError for anything else that is not so.
@@ -53,15 +73,22 @@ class Entry:
     dataset_version: int | None = None
     dagster_run_id: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    decided_by: str | None = None
+    champion_version: int | None = None
+    window_start: datetime | None = None
+    as_of: datetime | None = None
 
     def __post_init__(self) -> None:
         tenant_id(self.tenant)
-        if self.decided_at.tzinfo is None or self.cycle_started_at.tzinfo is None:
-            raise ValueError(f"expected aware instants, got {self.decided_at}, {self.cycle_started_at}")
+        instants = (self.decided_at, self.cycle_started_at, self.window_start, self.as_of)
+        if any(instant is not None and instant.tzinfo is None for instant in instants):
+            raise ValueError(f"expected aware instants, got {', '.join(map(str, instants))}")
         if not self.verdict.strip() or not self.reasons:
             raise ValueError(f"expected a verdict with reasons, got {self.verdict!r}, {self.reasons}")
-        if self.verdict == ACTIVATE and (self.model_version is None or self.model_digest is None):
+        if self.is_activation and (self.model_version is None or self.model_digest is None):
             raise ValueError(f"expected an activation to name its model's version and digest, got {self}")
+        if self.verdict in BY_A_PERSON and not (self.decided_by or "").strip():
+            raise ValueError(f"expected the name of who decided on a verdict {self.verdict!r}, got none")
         if not all(isfinite(number) for number in [*self.metrics.values(), self.pr_auc or 0]):
             raise ValueError(
                 f"expected finite metrics, got {self.metrics}, {self.pr_auc}; leave out the others"
@@ -70,68 +97,24 @@ class Entry:
     @property
     def sentence(self) -> str:
         """The decision in words."""
-        opening = _OPENINGS.get(self.verdict, self.verdict.capitalize())
-        return f"{opening}: {'; '.join(self.reasons)}."
+        opening = _OPENINGS.get(self.verdict)
+        facts = {"was": self.champion_version, "version": self.model_version, "by": self.decided_by}
+        said = opening.format(**facts) if opening else self.verdict.capitalize()
+        return f"{said}: {'; '.join(self.reasons)}."
+
+    @property
+    def is_activation(self) -> bool:
+        """Whether it made its version the champion."""
+        return self.verdict in ACTIVATIONS
+
+    @property
+    def is_by_a_person(self) -> bool:
+        """Whether a person made its version the champion, and not the gate."""
+        return self.verdict in BY_A_PERSON
 
 
-class _Instant(sa.TypeDecorator[datetime]):
-    """An aware datetime in UTC on both engines; SQLite alone would lose the zone."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None or value.tzinfo is None:
-            return value and value.replace(tzinfo=UTC)
-        return value.astimezone(UTC)
-
-
-_decisions: Final = sa.Table(
-    "fraud_assets_decision",
-    sa.MetaData(),
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("tenant", sa.Text, nullable=False, index=True),
-    sa.Column("decided_at", _Instant, nullable=False),
-    sa.Column("cycle_started_at", _Instant, nullable=False),
-    sa.Column("verdict", sa.Text, nullable=False),
-    sa.Column("reasons", sa.JSON, nullable=False),
-    sa.Column("records", sa.BigInteger, nullable=False),
-    sa.Column("fraud", sa.BigInteger, nullable=False),
-    sa.Column("model_version", sa.BigInteger),
-    sa.Column("model_digest", sa.Text),
-    sa.Column("pr_auc", sa.Double),
-    sa.Column("dataset_digest", sa.Text),
-    sa.Column("dataset_version", sa.BigInteger),
-    sa.Column("dagster_run_id", sa.Text),
-    sa.Column("metrics", sa.JSON, nullable=False),
-    sqlite_autoincrement=True,
-)
-
-_COLUMNS: Final = [column for column in _decisions.columns if column.name != "sequence"]
-_LOCKS: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(20260302)"}
-# SQLite's REPLACE deletes a row without a DELETE: the insert is what has to be stopped.
-_GUARDS: Final = {
-    "sqlite": (
-        """CREATE TRIGGER IF NOT EXISTS fraud_assets_decision_update BEFORE UPDATE ON fraud_assets_decision
-        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-        """CREATE TRIGGER IF NOT EXISTS fraud_assets_decision_delete BEFORE DELETE ON fraud_assets_decision
-        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-        """CREATE TRIGGER IF NOT EXISTS fraud_assets_decision_insert BEFORE INSERT ON fraud_assets_decision
-        WHEN EXISTS (SELECT 1 FROM fraud_assets_decision WHERE sequence = NEW.sequence)
-        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    ),
-    "postgresql": (
-        """CREATE OR REPLACE FUNCTION fraud_assets_append_only() RETURNS trigger LANGUAGE plpgsql
-        AS $$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$""",
-        """CREATE OR REPLACE TRIGGER fraud_assets_decision_append_only
-        BEFORE UPDATE OR DELETE OR TRUNCATE ON fraud_assets_decision
-        FOR EACH STATEMENT EXECUTE FUNCTION fraud_assets_append_only()""",
-    ),
-}
 _WAITS: Final = {"sqlite": {"timeout": 30}, "postgresql": {"connect_timeout": 10}}
+_IS_ACTIVATION: Final = DECISIONS.c.verdict.in_(ACTIVATIONS)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,20 +142,34 @@ class Ledger:
         """
         with self._transaction() as connection:
             # Two runs that decide the same at once wait for each other.
-            connection.exec_driver_sql(_LOCKS[connection.dialect.name])
-            newest = _newest(connection, _is_of(entry.tenant)).get(entry.tenant)
+            connection.exec_driver_sql(LOCKS[connection.dialect.name])
+            # A correction of the alias in between does not make a decision another one.
+            others = [] if entry.verdict == PUT_BACK else [DECISIONS.c.verdict != PUT_BACK]
+            newest = _newest(connection, _is_of(entry.tenant), *others).get(entry.tenant)
             if newest and _identity(newest) == _identity(entry):
                 return False
-            connection.execute(_decisions.insert().values(_row(entry)))
+            connection.execute(DECISIONS.insert().values(_row(entry)))
             return True
 
-    def champion(self, tenant: str) -> Entry | None:
-        """The tenant's newest activation."""
-        return self._newest(_is_of(tenant), _decisions.c.verdict == ACTIVATE).get(tenant)
+    def champion(self, tenant: str, at: datetime | None = None) -> Entry | None:
+        """The tenant's newest activation, whoever decided it; with `at` (aware), the newest one by then."""
+        by_then = [DECISIONS.c.decided_at <= at] if at else []
+        return self._newest(_is_of(tenant), _IS_ACTIVATION, *by_then).get(tenant)
 
     def champions(self) -> dict[str, Entry]:
         """The newest activation of every tenant that has one, in one query."""
-        return self._newest(_decisions.c.verdict == ACTIVATE)
+        return self._newest(_IS_ACTIVATION)
+
+    def rolled_back(self, tenant: str, model_digest: str) -> Entry | None:
+        """The roll back that took this very model out of service; None if it was activated again since."""
+        taken_out, active = None, None
+        for entry in filter(lambda each: each.is_activation, self.history(tenant)):
+            if entry.model_digest == model_digest:
+                taken_out = None
+            elif entry.verdict == ROLL_BACK and active == model_digest:
+                taken_out = entry
+            active = entry.model_digest
+        return taken_out
 
     def latest(self, tenant: str) -> Entry | None:
         """The tenant's newest decision, whatever it was."""
@@ -184,7 +181,7 @@ class Ledger:
 
     def history(self, tenant: str) -> list[Entry]:
         """All decisions of the tenant in the order in which they were written."""
-        query = sa.select(*_COLUMNS).where(_is_of(tenant)).order_by(_decisions.c.sequence)
+        query = sa.select(*COLUMNS).where(_is_of(tenant)).order_by(DECISIONS.c.sequence)
         with self._transaction() as connection:
             return [_entry(row) for row in connection.execute(query).mappings()]
 
@@ -207,21 +204,8 @@ class Ledger:
     def _engine(self) -> sa.Engine:
         url = _parsed(self.url)
         engine = sa.create_engine(url, poolclass=NullPool, connect_args=_WAITS[url.get_backend_name()])
-        _create(engine)
+        prepare(engine)
         return engine
-
-
-def _create(engine: sa.Engine) -> None:
-    """Makes the table and its guards, all or nothing, though many processes may do so at once."""
-    with engine.begin() as connection:
-        if sa.inspect(connection).has_table(_decisions.name):
-            return
-        connection.exec_driver_sql(_LOCKS[engine.dialect.name])
-        connection.execute(CreateTable(_decisions, if_not_exists=True))
-        for index in _decisions.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
-        for statement in _GUARDS[engine.dialect.name]:
-            connection.exec_driver_sql(statement)
 
 
 def _parsed(url: str) -> sa.URL:
@@ -241,13 +225,13 @@ def _parsed(url: str) -> sa.URL:
 
 
 def _is_of(tenant: str) -> sa.ColumnElement[bool]:
-    return _decisions.c.tenant == tenant_id(tenant)
+    return DECISIONS.c.tenant == tenant_id(tenant)
 
 
 def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> dict[str, Entry]:
     """The newest entry of each tenant among those that meet the conditions."""
-    newest = sa.select(sa.func.max(_decisions.c.sequence)).where(*conditions).group_by(_decisions.c.tenant)
-    query = sa.select(*_COLUMNS).where(_decisions.c.sequence.in_(newest))
+    newest = sa.select(sa.func.max(DECISIONS.c.sequence)).where(*conditions).group_by(DECISIONS.c.tenant)
+    query = sa.select(*COLUMNS).where(DECISIONS.c.sequence.in_(newest))
     entries = [_entry(row) for row in connection.execute(query).mappings()]
     return {entry.tenant: entry for entry in entries}
 

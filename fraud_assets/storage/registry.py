@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from fraud_assets.compute.activation import Candidate, Submission, Verdict
+from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.errors import InvalidSettings, ModelDamaged, RegistryError, RegistryUnreachable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 MODEL_FILE: Final = "model.ubj"
+CARD_FILE: Final = "model_card.md"
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -81,7 +82,8 @@ class Registry:
         name = model_name(tenant)
         with self._client() as client:
             named = submission.tags.get("cycle_started_at")
-            run = client.create_run(self._experiment(client, tenant), tags=submission.tags, run_name=named)
+            tags = submission.tags | _source(submission.tags)
+            run = client.create_run(self._experiment(client, tenant), tags=tags, run_name=named)
             try:
                 logged = _log(client, tenant, run, submission)
                 client.set_terminated(run.info.run_id)
@@ -99,6 +101,15 @@ class Registry:
             versions = client.search_model_versions(name, 1000, ["version_number DESC"])
             found = (version for version in versions if fingerprint.items() <= version.tags.items())
             return next((_candidate(client, version) for version in found), None)
+
+    def version(self, tenant: str, version: int) -> Candidate:
+        """That version, whatever became of it. Raises RegistryError if there is none, or of another maker."""
+        with self._client() as client:
+            if found := _found(client, tenant, version):
+                return _candidate(client, found)
+        raise RegistryError(
+            f"expected v{version} of {tenant} in the registry, got none; name another version"
+        )
 
     def challenger(self, tenant: str) -> Candidate | None:
         """The version that the alias `challenger` names."""
@@ -121,21 +132,39 @@ class Registry:
         with self._client() as client:
             return _named(client, model_name(tenant), CHAMPION)
 
-    def set_champion(self, tenant: str, version: int, *, reason: str, pr_auc: float) -> None:
+    def set_champion(self, tenant: str, version: int, *, pr_auc: float) -> None:
         """Move the alias `champion`, the only place that does; idempotent."""
         name = model_name(tenant)
         with self._client() as client:
-            client.set_registered_model_alias(name, CHAMPION, str(version))
+            if _found(client, tenant, version) is None:
+                raise RegistryError(f"the model registry refused: no v{version} of {tenant}")
             # MLflow's list of models shows the alias of the newest version only.
             client.set_registered_model_tag(name, "champion_version", str(version))
             client.set_registered_model_tag(name, "champion_pr_auc", f"{pr_auc:.4f}")
-        self.annotate(tenant, version, verdict=Verdict.ACTIVATE, reason=reason)
+            client.set_registered_model_alias(name, CHAMPION, str(version))
 
-    def annotate(self, tenant: str, version: int, *, verdict: str, reason: str) -> None:
-        """Write on a version what was decided on it, in words; idempotent."""
+    def clear_champion(self, tenant: str) -> None:
+        """Let the alias `champion` name no version; idempotent."""
+        name = model_name(tenant)
         with self._client() as client:
-            client.set_model_version_tag(model_name(tenant), str(version), "verdict", str(verdict))
-            client.set_model_version_tag(model_name(tenant), str(version), "reason", reason)
+            if _named(client, name, CHAMPION) is not None:
+                client.delete_registered_model_tag(name, "champion_version")
+                client.delete_registered_model_tag(name, "champion_pr_auc")
+                client.delete_registered_model_alias(name, CHAMPION)
+
+    def annotate(self, tenant: str, version: int, notes: Mapping[str, str], card: str | None = None) -> None:
+        """Write on a version what was decided on it: tags by name, and its page in words; idempotent.
+
+        The page, Markdown, is the version's and its run's description, and a file of the run.
+        """
+        name = model_name(tenant)
+        with self._client() as client:
+            for key, value in notes.items():
+                client.set_model_version_tag(name, str(version), key, str(value))
+            if card is not None:
+                found = client.update_model_version(name, str(version), card)
+                client.set_tag(str(found.run_id), "mlflow.note.content", card)
+                client.log_stream(str(found.run_id), BytesIO(card.encode()), CARD_FILE)
 
     def load(self, tenant: str, version: int, digest: str) -> bytes:
         """The bytes of a version's model file, whose SHA-256 is `digest`. Nothing is executed.
@@ -172,10 +201,8 @@ class Registry:
         from mlflow.artifacts import download_artifacts, list_artifacts
 
         label = f"v{version} of {tenant}"
-        exactly = f"name='{model_name(tenant)}' and version_number={int(version)}"
-        if not (found := client.search_model_versions(exactly)):
+        if (registered := _found(client, tenant, version)) is None:
             raise ModelDamaged(f"expected {label} in the registry, got none; retrain the tenant")
-        registered = found[0]
         if registered.tags.get("features_digest") != features_digest(FEATURES):
             raise ModelDamaged(f"expected {label} with today's features, got others; retrain the tenant")
         # A server reports a missing file as it does a broken connection: look before asking for it.
@@ -215,6 +242,11 @@ def _make(database: Path, artifact_root: str) -> None:
     with TemporaryDirectory(dir=database.parent) as folder, suppress(FileExistsError):
         SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", artifact_root).engine.dispose()
         os.link(f"{folder}/mlflow.db", database)
+
+
+def _source(tags: Mapping[str, str]) -> dict[str, str]:
+    """The code's version where MLflow's pages look for it."""
+    return {"mlflow.source.git.commit": tags["git_commit"]} if "git_commit" in tags else {}
 
 
 def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission) -> "LoggedModel":
@@ -286,6 +318,11 @@ def _abandon(client: "MlflowClient", run_id: str) -> None:
         for version in client.search_model_versions(f"run_id='{run_id}'"):
             client.delete_model_version(version.name, version.version)
         client.set_terminated(run_id, status="FAILED")
+
+
+def _found(client: "MlflowClient", tenant: str, version: int) -> "ModelVersion | None":
+    exactly = f"name='{model_name(tenant)}' and version_number={int(version)}"
+    return next(iter(client.search_model_versions(exactly)), None)
 
 
 def _named(client: "MlflowClient", name: str, alias: str) -> int | None:

@@ -10,14 +10,6 @@ from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.mlflow_server import mlflow_server
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that MLflow has migrated, which takes seconds; tests copy it."""
-    folder = tmp_path_factory.mktemp("migrated")
-    Registry(f"sqlite:///{folder}/mlflow.db").prepare()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def embedded(migrated: Path, tmp_path: Path) -> Registry:
     """A registry of this test's own, in `tmp_path`."""

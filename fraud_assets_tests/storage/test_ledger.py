@@ -40,7 +40,14 @@ ACTIVATION = Entry(
     dataset_version=12,
     dagster_run_id="run-1",
     metrics={"pr_auc": 0.8123456789012345, "precision_at_80_recall": 1 / 3},
+    champion_version=2,
+    window_start=NOON - 180 * DAY,
+    as_of=NOON,
 )
+ROLL_BACK = replace(
+    ACTIVATION, decided_at=NOON + 2 * DAY, verdict="roll back", model_version=2, model_digest="c" * 64,
+    reasons=("too many alarms",), decided_by="Ana", champion_version=3,
+)  # fmt: skip
 SKIPPED = Entry("acme", NOON + DAY, NOON + DAY, "skipped", ("99 records, 100 are needed",), 99, 5)
 
 
@@ -68,7 +75,7 @@ def test_an_empty_ledger_knows_nobody(ledger: Ledger) -> None:
     assert ledger.champions() == ledger.latest_all() == {}
 
 
-@pytest.mark.parametrize("entry", [ACTIVATION, SKIPPED])
+@pytest.mark.parametrize("entry", [ACTIVATION, SKIPPED, ROLL_BACK])
 def test_an_entry_comes_back_as_it_was_written(ledger: Ledger, entry: Entry) -> None:
     assert ledger.append(entry) is True
     assert Ledger(ledger.url).history("acme") == [entry]
@@ -91,6 +98,52 @@ def test_the_champion_is_the_newest_activation_and_a_rejection_moves_nothing(led
     assert ledger.champion("acme") == second
     assert ledger.latest("acme") == SKIPPED
     assert ledger.history("acme") == [ACTIVATION, second, rejected, SKIPPED]
+
+
+@pytest.mark.parametrize("verdict", ["roll back", "override", "adopt"])
+def test_what_a_person_activates_is_the_champion_as_well(ledger: Ledger, verdict: str) -> None:
+    theirs = replace(ROLL_BACK, verdict=verdict)
+    corrected = replace(ROLL_BACK, verdict="put back", decided_by=None)
+    for entry in (ACTIVATION, theirs, corrected, SKIPPED):
+        ledger.append(entry)
+    assert ledger.champion("acme") == theirs
+    assert ledger.champions() == {"acme": theirs}
+
+
+def test_the_champion_of_an_instant_is_the_last_one_decided_by_then(ledger: Ledger) -> None:
+    at = ACTIVATION.decided_at
+    for entry in (ACTIVATION, SKIPPED, ROLL_BACK):
+        ledger.append(entry)
+    indian = timezone(timedelta(hours=5, minutes=30))
+    asked = (
+        at - timedelta(microseconds=1),
+        at,
+        at.astimezone(indian),
+        NOON + DAY,
+        NOON + 2 * DAY,
+        NOON + 9 * DAY,
+    )
+    found = [ledger.champion("acme", each) for each in asked]
+    assert found == [None, ACTIVATION, ACTIVATION, ACTIVATION, ROLL_BACK, ROLL_BACK]
+
+
+def test_a_model_is_rolled_back_from_until_it_is_activated_again(ledger: Ledger) -> None:
+    earlier = replace(ACTIVATION, model_version=2, model_digest="c" * 64)
+    again = replace(ACTIVATION, verdict="override", decided_by="Bo", reasons=("it was the kiosk",))
+    told = []
+    for entry in (earlier, ACTIVATION, ROLL_BACK, replace(ACTIVATION, verdict="reject"), again):
+        ledger.append(entry)
+        told.append(ledger.rolled_back("acme", str(ACTIVATION.model_digest)))
+    assert told == [None, None, ROLL_BACK, ROLL_BACK, None]
+    assert ledger.rolled_back("acme", "c" * 64) is None
+    assert ledger.rolled_back("acme-2", str(ACTIVATION.model_digest)) is None
+
+
+def test_a_corrected_alias_does_not_make_the_same_decision_another_one(ledger: Ledger) -> None:
+    corrected = replace(ACTIVATION, verdict="put back")
+    assert [ledger.append(each) for each in (ACTIVATION, corrected, corrected, ACTIVATION)] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_newest_means_written_last_not_dated_last(ledger: Ledger) -> None:
@@ -198,6 +251,62 @@ def test_sqlite_replaces_nothing(tmp_path: Path) -> None:
     assert ledger.history("acme") == [ACTIVATION]
 
 
+FIRST_RELEASE = """CREATE TABLE fraud_assets_decision (
+sequence {key}, tenant TEXT NOT NULL, decided_at {instant} NOT NULL, cycle_started_at {instant} NOT NULL,
+verdict TEXT NOT NULL, reasons JSON NOT NULL, records BIGINT NOT NULL, fraud BIGINT NOT NULL,
+model_version BIGINT, model_digest TEXT, pr_auc {double}, dataset_digest TEXT, dataset_version BIGINT,
+dagster_run_id TEXT, metrics JSON NOT NULL)"""
+TYPES = {
+    "sqlite": {"key": "INTEGER PRIMARY KEY AUTOINCREMENT", "instant": "DATETIME", "double": "DOUBLE"},
+    "postgresql": {
+        "key": "BIGSERIAL PRIMARY KEY", "instant": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION",
+    },
+}  # fmt: skip
+OLD_ENTRY = """INSERT INTO fraud_assets_decision (tenant, decided_at, cycle_started_at, verdict, reasons, records,
+fraud, model_version, model_digest, metrics) VALUES ('acme', '2026-03-02 12:07:00.000000',
+'2026-03-02 12:00:00.000000', 'activate', '["good"]', 1234, 56, 3, 'abc', '{"pr_auc": 0.5}')"""
+
+
+@pytest.fixture
+def of_the_first_release(url: str) -> Ledger:
+    """A ledger as the first release made it, with one activation."""
+    with database(url) as cursor:
+        cursor.execute(FIRST_RELEASE.format(**TYPES[url.partition(":")[0]]))
+        if url.startswith("postgresql"):
+            cursor.execute("SET timezone = 'UTC'")
+        cursor.execute(OLD_ENTRY)
+    return Ledger(url)
+
+
+def test_an_older_ledger_keeps_its_history_and_takes_new_entries(of_the_first_release: Ledger) -> None:
+    kept = Entry(
+        "acme", NOON + timedelta(minutes=7), NOON, "activate", ("good",), 1234, 56, 3, "abc",
+        metrics={"pr_auc": 0.5},
+    )  # fmt: skip
+    assert of_the_first_release.champion("acme") == kept
+    assert Ledger(of_the_first_release.url).append(ROLL_BACK)
+    assert Ledger(of_the_first_release.url).history("acme") == [kept, ROLL_BACK]
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE fraud_assets_decision SET decided_by = 'me'", "DELETE FROM fraud_assets_decision"]
+)
+def test_an_older_ledger_still_refuses_to_be_changed(of_the_first_release: Ledger, statement: str) -> None:
+    before = of_the_first_release.history("acme")
+    with (
+        pytest.raises((sqlite3.IntegrityError, psycopg2.errors.RaiseException), match="append-only"),
+        database(of_the_first_release.url) as cursor,
+    ):
+        cursor.execute(statement)
+    assert of_the_first_release.history("acme") == before
+
+
+def test_several_may_open_an_older_ledger_first_at_once(of_the_first_release: Ledger) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Ledger(of_the_first_release.url).champion("acme"), range(8)))
+    assert {each and each.model_version for each in found} == {3}
+
+
 TOGETHER = """
 import multiprocessing, sys
 from dataclasses import replace
@@ -263,6 +372,10 @@ def test_whatever_is_written_comes_back(
         ({"reasons": ()}, "expected a verdict with reasons"),
         ({"model_version": None}, "expected an activation to name its model's version and digest"),
         ({"model_digest": None}, "expected an activation to name its model's version and digest"),
+        ({"as_of": NOON.replace(tzinfo=None)}, "expected aware instants"),
+        ({"verdict": "override"}, "expected the name of who decided"),
+        ({"verdict": "roll back", "decided_by": " "}, "expected the name of who decided"),
+        ({"verdict": "adopt", "model_digest": None}, "expected an activation to name its model"),
         ({"metrics": {"x": float("nan")}}, "expected finite metrics"),
         ({"pr_auc": float("inf")}, "expected finite metrics"),
         ({"tenant": "../acme"}, "expected a tenant id"),
@@ -277,6 +390,10 @@ def test_a_decision_is_told_in_one_sentence() -> None:
     expected = "Activated: PR-AUC 0.81 is at least 0.70; better than the champion's 0.79."
     assert ACTIVATION.sentence == expected
     assert SKIPPED.sentence == "Skipped: 99 records, 100 are needed."
+    assert ROLL_BACK.sentence == "Rolled back from v3 to v2 by Ana: too many alarms."
+    assert replace(ROLL_BACK, verdict="override", decided_by="{was}").sentence == (
+        "Override: v2 activated by {was}: too many alarms."
+    )
 
 
 def test_a_hostile_tenant_id_asks_nothing(ledger: Ledger) -> None:

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from fraud_assets.domain.errors import InvalidSettings, RegistryError, RegistryUnreachable
 from fraud_assets.domain.schemas import FEATURES
-from fraud_assets.storage.registry import Registry, version_link
+from fraud_assets.storage.registry import CARD_FILE, Registry, version_link
 from fraud_assets_tests.builders import submission
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -54,11 +57,51 @@ def test_the_model_page_has_signature_numbers_and_version(embedded: Registry):
 
 def test_the_list_of_models_shows_the_champion(embedded: Registry):
     embedded.register("acme", submission())
-    embedded.set_champion("acme", 1, reason="good", pr_auc=0.81234)
+    embedded.set_champion("acme", 1, pr_auc=0.81234)
     embedded.register("acme", submission(b"model two"))
     (model,) = client_of(embedded).search_registered_models()
     assert model.tags == {"champion_version": "1", "champion_pr_auc": "0.8123"}
     assert model.aliases == {"champion": 1, "challenger": 2}
+
+
+def test_without_a_champion_the_list_of_models_shows_none_even_if_the_alias_was_set_by_hand(
+    embedded: Registry,
+):
+    embedded.register("acme", submission())
+    client_of(embedded).set_registered_model_alias("attendance-fraud-acme", "champion", "1")
+    embedded.clear_champion("acme")
+    (model,) = client_of(embedded).search_registered_models()
+    assert (model.tags, model.aliases) == ({}, {"challenger": 1})
+
+
+def test_the_page_in_words_stands_on_the_version_on_its_run_and_as_a_file(embedded: Registry):
+    made = embedded.register("acme", submission())
+    for page in ("# First", "# Card ü"):
+        embedded.annotate("acme", 1, {"verdict": "reject", "reason": "too low"}, page)
+    client = client_of(embedded)
+    version = client.get_model_version("attendance-fraud-acme", "1")
+    assert version.description == "# Card ü"
+    assert (version.tags["verdict"], version.tags["reason"]) == ("reject", "too low")
+    assert client.get_run(made.run_id).data.tags["mlflow.note.content"] == "# Card ü"
+    with TemporaryDirectory() as folder:
+        assert Path(client.download_artifacts(made.run_id, CARD_FILE, folder)).read_text() == "# Card ü"
+
+
+def test_the_commit_stands_where_mlflow_s_pages_look_for_it(embedded: Registry):
+    made = embedded.register("acme", submission(git_commit="c" * 40))
+    assert client_of(embedded).get_run(made.run_id).data.tags["mlflow.source.git.commit"] == "c" * 40
+    assert embedded.version("acme", 1).tags["git_commit"] == "c" * 40
+
+
+def test_logging_a_model_with_its_decision_costs_less_than_three_seconds_of_processor(embedded: Registry):
+    embedded.register("acme", submission())
+    picture, page = b"\x89PNG" * 20_000, "word " * 900
+    large = replace(submission(bytes(300_000)), pictures={f"{name}.png": picture for name in range(6)})
+    started = time.process_time()
+    embedded.register("acme", large)
+    embedded.annotate("acme", 2, {"verdict": "activate", "reason": "good"}, page)
+    embedded.set_champion("acme", 2, pr_auc=0.8)
+    assert time.process_time() - started < 3
 
 
 def test_a_version_that_somebody_registered_by_hand_is_no_candidate(embedded: Registry):
@@ -67,6 +110,8 @@ def test_a_version_that_somebody_registered_by_hand_is_no_candidate(embedded: Re
     client_of(embedded).set_registered_model_alias("attendance-fraud-acme", "challenger", "2")
     with pytest.raises(RegistryError, match="got attendance-fraud-acme v2"):
         embedded.challenger("acme")
+    with pytest.raises(RegistryError, match="got attendance-fraud-acme v2"):
+        embedded.version("acme", 2)
     assert "features" in str(embedded.damage("acme", 2, "d" * 64))
 
 

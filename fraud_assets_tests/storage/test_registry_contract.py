@@ -103,7 +103,7 @@ def test_the_newest_of_equals_is_found(bench: Bench, tenant: str):
 
 def test_a_tenant_never_meets_another_s_models(bench: Bench, tenant: str):
     made = bench.registry.register(tenant, submission())
-    bench.registry.set_champion(tenant, made.version, reason="good", pr_auc=0.8)
+    bench.registry.set_champion(tenant, made.version, pr_auc=0.8)
     neighbour = f"{tenant}-b"
     assert bench.registry.find(neighbour, {}) is None
     assert bench.registry.champion_version(neighbour) is None
@@ -121,19 +121,46 @@ def test_an_older_version_may_challenge_again_with_the_facts_of_the_day(bench: B
 def test_the_champion_moves_only_when_it_is_set_and_setting_it_twice_is_once(bench: Bench, tenant: str):
     first = bench.registry.register(tenant, submission())
     for _ in range(2):
-        bench.registry.set_champion(tenant, first.version, reason="good", pr_auc=0.8)
+        bench.registry.set_champion(tenant, first.version, pr_auc=0.8)
     bench.registry.register(tenant, submission(b"model two"))
-    bench.registry.annotate(tenant, 2, verdict="reject", reason="too low")
+    bench.registry.annotate(tenant, 2, {"verdict": "reject"}, "# Card")
     assert bench.registry.champion_version(tenant) == 1
-    decided = [{"verdict": "activate", "reason": "good"}, {"verdict": "reject", "reason": "too low"}]
-    found = [bench.registry.find(tenant, tags) for tags in decided]
-    assert [each and each.version for each in found] == [1, 2]
+
+
+def test_the_champion_may_be_taken_away_and_taking_it_twice_is_once(bench: Bench, tenant: str):
+    bench.registry.clear_champion(tenant)
+    first = bench.registry.register(tenant, submission())
+    bench.registry.set_champion(tenant, first.version, pr_auc=0.8)
+    for _ in range(2):
+        bench.registry.clear_champion(tenant)
+        assert bench.registry.champion_version(tenant) is None
+    assert bench.registry.challenger(tenant) == first
+
+
+def test_what_is_noted_on_a_version_is_read_back_and_replaced_by_name(bench: Bench, tenant: str):
+    made = bench.registry.register(tenant, submission())
+    bench.registry.annotate(tenant, 1, {"verdict": "reject", "reason": "too low"}, "# Card")
+    bench.registry.annotate(tenant, 1, {"verdict": "override", "decided_by": "<b>Ana</b>"})
+    noted = {"verdict": "override", "reason": "too low", "decided_by": "<b>Ana</b>"}
+    assert bench.registry.version(tenant, 1) == replace(made, tags={**made.tags, **noted})
+
+
+def test_any_version_is_read_by_its_number_and_none_is_made_up(bench: Bench, tenant: str):
+    made = [bench.registry.register(tenant, submission(each)) for each in (b"model one", b"model two")]
+    assert [bench.registry.version(tenant, number) for number in (1, 2)] == made
+    for act in (
+        lambda: bench.registry.version(tenant, 3),
+        lambda: bench.registry.version(f"{tenant}-b", 1),
+        lambda: bench.registry.annotate(tenant, 3, {"verdict": "reject"}),
+    ):
+        with pytest.raises(RegistryError):
+            act()
 
 
 def test_a_version_that_is_not_there_cannot_be_champion(bench: Bench, tenant: str):
     bench.registry.register(tenant, submission())
     with pytest.raises(RegistryError, match="refused"):
-        bench.registry.set_champion(tenant, 9, reason="good", pr_auc=0.8)
+        bench.registry.set_champion(tenant, 9, pr_auc=0.8)
     assert bench.registry.champion_version(tenant) is None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from fraud_assets import cycle
+from fraud_assets import cycle, mirror
 from fraud_assets.compute.profiles import FAILED
 from fraud_assets.orchestration.assets import decisions
 from fraud_assets.orchestration.assets.model import fail_window
@@ -36,7 +36,7 @@ def behavioural_profiles(
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
         result = cycle.refresh_profiles(platform, tenant)
-        if repaired := cycle.mirror_champion(platform, tenant):
+        if repaired := mirror.champion(platform, tenant, context.run.run_id):
             context.log.warning(f"behavioural_profiles  {repaired}")
         due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
         activation = platform.ledger.champion(tenant)
@@ -51,6 +51,8 @@ def behavioural_profiles(
         metadata={
             "tenant": tenant,
             "retrain": due.reason,
+            "active": activation.sentence if activation else "No model is active.",
+            "alias": repaired or "The alias names the ledger's champion.",
             **{words.replace(" ", "_"): n for words, n in counts.items()},
             "snapshots": result.made.profiles["snapshot_at"].n_unique(),
             "as_of": dg.MetadataValue.timestamp(result.as_of),
