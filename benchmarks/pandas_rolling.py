@@ -4,6 +4,9 @@ A window rolls over all rows; what was not known yet is then taken out again, by
 that is hidden from it. A family of features is a frame with the events' row numbers as its index; events of
 which it knows nothing may be missing. Rows are expected as `tenant.write` leaves them, by guard, punch-in and
 event id.
+
+pandas keeps to one thread. The families run two at a time, as far as Python lets them: more than most users
+do, so that the second core is not held against pandas.
 """
 
 from concurrent.futures import ThreadPoolExecutor

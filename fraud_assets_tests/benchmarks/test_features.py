@@ -58,6 +58,7 @@ def test_the_command_measures_every_contender_and_writes_its_figures(tmp_path: P
     figures = json.loads(written.read_text())
     expected = {
         "ratio_duckdb",
+        "ratio_duckdb_streams",
         "ratio_pandas",
         "ratio_per_event",
         "peak_mib",

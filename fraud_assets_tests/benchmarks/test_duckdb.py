@@ -2,12 +2,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import polars as pl
 import pytest
 from hypothesis import example, given, settings
 
-from benchmarks import duckdb_sql, tenant
+from benchmarks import duckdb_sql, duckdb_streams, tenant
 from fraud_assets.domain.schemas import FEATURES, History
 from fraud_assets_tests import builders
 from fraud_assets_tests.benchmarks.told import edges, small_tenants, with_bursts, wrong
@@ -15,6 +16,7 @@ from fraud_assets_tests.compute.oracle import Row
 
 MONDAY = tenant.SNAPSHOTS[10]
 """Midnight UTC, when a snapshot is made."""
+both = pytest.mark.parametrize("peer", [duckdb_sql, duckdb_streams])
 NOWHERE: Row = {"latitude": None, "longitude": None}
 
 
@@ -23,10 +25,13 @@ def in_any_order(history: History) -> History:
     return replace(history, attendance_event=events)
 
 
-def test_a_generated_tenant_in_any_order_has_the_features_of_the_slow_definition(tmp_path: Path) -> None:
+@both
+def test_a_generated_tenant_in_any_order_has_the_features_of_the_slow_definition(
+    peer: ModuleType, tmp_path: Path
+) -> None:
     history = in_any_order(with_bursts(9_100))
     tenant.write(history, tmp_path)
-    assert wrong(duckdb_sql.rows(tmp_path), history, every_guard=9, every_event=4) == []
+    assert wrong(peer.rows(tmp_path), history, every_guard=9, every_event=4) == []
 
 
 @settings(max_examples=25, deadline=None)
@@ -36,6 +41,7 @@ def test_ties_window_edges_and_late_knowledge_are_as_in_the_slow_definition(hist
     with TemporaryDirectory() as temporary:
         tenant.write(history, Path(temporary))
         assert wrong(duckdb_sql.rows(Path(temporary)), history) == []
+        assert wrong(duckdb_streams.rows(Path(temporary)), history) == []
 
 
 def two_weekdays() -> list[Row]:
@@ -57,19 +63,23 @@ def at_the_edges_of_windows() -> list[Row]:
     ]
 
 
+@both
 @pytest.mark.parametrize("events", [two_weekdays(), at_the_edges_of_windows()])
-def test_an_instant_at_an_edge_counts_as_in_the_slow_definition(events: list[Row], tmp_path: Path) -> None:
+def test_an_instant_at_an_edge_counts_as_in_the_slow_definition(
+    peer: ModuleType, events: list[Row], tmp_path: Path
+) -> None:
     started = MONDAY - timedelta(days=30)
     shift: Row = {"scheduled_start": started, "scheduled_end": MONDAY, "published_at": started}
     guards: list[Row] = [{"guard_id": "g1"}, {"guard_id": "g2"}]
     history = builders.history(guard=guards, shift=[shift], attendance_event=events)
     tenant.write(history, tmp_path)
-    assert wrong(duckdb_sql.rows(tmp_path), history) == []
+    assert wrong(peer.rows(tmp_path), history) == []
 
 
-def test_the_totals_are_those_of_the_rows(tmp_path: Path) -> None:
+@both
+def test_the_totals_are_those_of_the_rows(peer: ModuleType, tmp_path: Path) -> None:
     tenant.write(tenant.generate(9_100), tmp_path)
-    rows, totals = duckdb_sql.rows(tmp_path), duckdb_sql.run(tmp_path)
+    rows, totals = peer.rows(tmp_path), peer.run(tmp_path)
     assert totals.keys() == set(FEATURES)
     numbers = rows.with_columns(pl.col("entry_source").to_physical()).select(
         pl.col(FEATURES).cast(pl.Float64)
