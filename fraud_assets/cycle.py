@@ -16,6 +16,7 @@ from fraud_assets.compute import (
     account,
     activation,
     dataset,
+    delay,
     evidence,
     leaks,
     pictures,
@@ -28,7 +29,7 @@ from fraud_assets.compute.account import Account
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evidence import Evidence
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
-from fraud_assets.domain.schemas import Profile, TrainingDataset
+from fraud_assets.domain.schemas import LazyHistory, Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
 from fraud_assets.storage import provenance
 from fraud_assets.storage.ledger import Entry
@@ -67,6 +68,7 @@ class DatasetMade:
     digest: str
     features: pl.DataFrame
     maturity: dataset.Maturity
+    label_delay: delay.LabelDelay
     account: Account
     table_version: int
 
@@ -175,6 +177,7 @@ def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
         stored = platform.tables.read(tenant, "profiles")
         made = dataset.assemble(cleaned.history, stored, as_of, rules, spool.keep)
         before, moments = _dataset_before(platform, tenant, as_of), dataset.moments(made.frame)
+        label_delay = delay.measure(*_reviewed(cleaned.history), as_of, rules)
         facts = {
             "as_of": as_of.isoformat(),
             "window_start": made.window_start.isoformat(),
@@ -182,6 +185,7 @@ def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
             "set_aside": account.in_words(cleaned.account, "attendance_event") or "",
             "version_before": "" if before is None else str(before),
             "features": moments.write_json(),
+            "label_delay_days": str(label_delay.days),
             **{name: str(count) for name, count in made.counts.items()},
         }
         return DatasetMade(
@@ -192,9 +196,16 @@ def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
             digest=made.digest,
             features=dataset.summary(moments, _moments(platform, tenant, before)),
             maturity=dataset.maturity(made, cleaned.history, rules),
+            label_delay=label_delay,
             account=cleaned.account,
             table_version=_store_dataset(platform, tenant, made.frame, facts),
         )
+
+
+def _reviewed(history: LazyHistory) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events with an outcome, and the outcomes."""
+    events = history.attendance_event.select("event_id", "punch_in_at")
+    return events.join(history.outcome.lazy(), on="event_id", how="semi").collect(), history.outcome
 
 
 def _dataset_before(platform: Platform, tenant: str, as_of: datetime) -> int | None:
@@ -232,7 +243,7 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
     facts = platform.tables.facts(tenant, "training_dataset", found)
     frame = platform.tables.read(tenant, "training_dataset", found)
     as_of = datetime.fromisoformat(facts["as_of"])
-    since, delay = facts.get("window_start"), facts.get("label_delay_days")
+    since, days = facts.get("window_start"), facts.get("label_delay_days")
     return StoredDataset(
         frame,
         found,
@@ -240,7 +251,7 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
         facts["digest"],
         facts.get("set_aside") or None,
         datetime.fromisoformat(since) if since else None,
-        float(delay) if delay else None,
+        float(days) if days else None,
     )
 
 

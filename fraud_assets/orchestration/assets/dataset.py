@@ -38,6 +38,8 @@ def training_dataset(
             "tenant": tenant,
             **counts,
             **_matured(made.maturity),
+            "label_delay_days": made.label_delay.days,
+            "label_delay_is_measured": made.label_delay.is_measured,
             "base_rate": counts["fraud"] / counts["records"] if counts["records"] else None,
             "window_start": dg.MetadataValue.timestamp(made.window_start),
             "as_of": dg.MetadataValue.timestamp(made.as_of),
