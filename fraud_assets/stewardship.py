@@ -215,7 +215,7 @@ def _settings(recorded: Candidate) -> Settings:
 
 def _differences(then: Mapping[str, str], stored: cycle.StoredDataset, rules: Settings) -> Iterator[str]:
     """What may explain other bits: the code and the libraries, and data or settings that were altered."""
-    data = {"dataset_digest": dataset.digest(stored.frame)}
+    data = {"dataset_digest": dataset.digest(stored.frame.lazy())}
     now = provenance.of_code() | cycle.made_from(stored, rules) | data
     for name in sorted({*now, *({"git_commit"} & {*then})}):
         before, after = then.get(name, "not known"), now.get(name, "not known")

@@ -15,6 +15,7 @@ import polars as pl
 import polars.selectors as cs
 
 from fraud_assets.compute import features
+from fraud_assets.compute.observations import laid_out
 from fraud_assets.domain.schemas import FEATURES, AnyHistory, TrainingDataset
 from fraud_assets.domain.settings import Settings
 
@@ -77,12 +78,13 @@ def assemble(
     `profiles` has the schema Profile. The order of the rows given changes nothing. The rows are made in
     batches of guards, and `keep` decides where they are kept.
     """
-    events, window_start = history.attendance_event.lazy(), as_of - timedelta(days=settings.dataset_days)
+    laid, window_start = laid_out(history), as_of - timedelta(days=settings.dataset_days)
     is_in_window = _is_in_window(window_start, as_of)
     verdicts = last_verdicts(history.outcome, as_of)
     unusable = verdicts.filter(pl.col("verdict").is_in(_UNUSABLE))["event_id"]
     is_record = is_in_window & _is_mature(as_of, settings) & ~pl.col("event_id").is_in(unusable.implode())
-    described = features.batches(events, history.shift.lazy(), history.site, profiles.lazy(), is_record)
+    events, known = laid.attendance_event, profiles.sort("guard_id", "snapshot_at").lazy()
+    described = features.batches(events, laid.shift, laid.site, known, is_record)
     labelled = (
         some.with_columns(label(some.lazy(), verdicts, as_of, settings).collect()["is_fraud"])
         for some in described

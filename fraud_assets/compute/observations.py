@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from fraud_assets.compute import sweeps
+from fraud_assets.domain.schemas import AnyHistory, LazyHistory
 
 BATCH_EVENTS: Final = 250_000
 EVERY_EVENT: Final = pl.lit(True)
@@ -67,6 +68,14 @@ def in_time(rows: pl.DataFrame) -> pl.DataFrame:
         tied &= pl.col(name) == pl.col(name).shift()
     is_sorted = rows.select((ordered | tied).all()).item()
     return rows if is_sorted else rows.sort(IN_TIME)
+
+
+def laid_out(history: AnyHistory) -> LazyHistory:
+    """`history` in the order of batches of guards."""
+    if isinstance(history, LazyHistory):
+        return history
+    shifts, events = history.shift.sort("guard_id"), in_time(history.attendance_event)
+    return LazyHistory(history.site, history.guard, shifts.lazy(), events.lazy(), history.outcome)
 
 
 def starts(rows: pl.DataFrame, guards: pl.Series) -> sweeps.Integers:

@@ -16,11 +16,13 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
 from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
+    EVERY_EVENT,
     IN_TIME,
     by_guard,
     guard_batches,
     in_parallel,
     in_time,
+    laid_out,
     observe,
     starts,
 )
@@ -138,9 +140,10 @@ def build(
     """
     failed = {guard: corrupt[guard] for guard in guards if guard in corrupt}
     sound = pl.Series([guard for guard in guards if guard not in corrupt], dtype=pl.String)
-    past = in_time(history.attendance_event.filter(pl.col("guard_id").is_in(sound.implode())))
-    shifts = history.shift.sort("guard_id")
-    parts = batches(past.lazy(), shifts.lazy(), history.site, snapshots, settings, failed, batch=batch)
+    laid, is_sound = laid_out(history), pl.col("guard_id").is_in(sound.implode())
+    parts = batches(
+        laid.attendance_event, laid.shift, laid.site, snapshots, settings, failed, is_sound, batch=batch
+    )
     found = pl.concat([Profile.create_empty(), *parts]).sort("guard_id", "snapshot_at")
     tried = [guard for guard in sound if guard not in failed]
     skipped = [(guard, FAILED, reason) for guard, reason in failed.items()]
@@ -158,10 +161,12 @@ def batches(
     snapshots: Sequence[datetime],
     settings: Settings,
     failed: dict[str, str],
+    is_asked: pl.Expr = EVERY_EVENT,
     *,
     batch: Batch = profile,
 ) -> Iterator[pl.DataFrame]:
-    """Profile rows of the guards of `past`, from one observation on, part by part: read, then profiled.
+    """Profile rows of the guards of the events of `past` that are asked for, from one observation on, part by
+    part: read, then profiled.
 
     Events and shifts are sorted by guard_id; raises ValueError if they are not. The guards that cannot be
     profiled are added to `failed`, with the reason.
@@ -183,7 +188,7 @@ def batches(
             frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
         return pl.concat(frames)
 
-    return in_parallel(profiled, guard_batches(attended))
+    return in_parallel(profiled, guard_batches(attended, is_asked=is_asked))
 
 
 def refresh(

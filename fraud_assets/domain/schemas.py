@@ -183,7 +183,10 @@ class History:
 
 @dataclass(frozen=True)
 class LazyHistory:
-    """A `History`, or a part of one, whose many rows may lie on disk: read as far as they are asked for."""
+    """A `History`, or a part of one, whose many rows may lie on disk: read as far as they are asked for.
+
+    Laid out for batches of guards are shifts sorted by guard_id, and events by guard_id, punch_in_at, event_id.
+    """
 
     site: pl.DataFrame
     guard: pl.DataFrame
@@ -198,7 +201,7 @@ class LazyHistory:
 
 
 AnyHistory = History | LazyHistory
-"""What computes over events and shifts asks for `.lazy()` of them, which both have."""
+"""In any order, or laid out for batches of guards."""
 
 
 class Profile(dy.Schema):

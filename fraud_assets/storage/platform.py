@@ -106,8 +106,8 @@ class Platform:
     def history(self, tenant: str, as_of: datetime, folder: Path) -> quality.Cleaned[LazyHistory]:
         """The tenant's clean history as known at `as_of`, as far back as dataset and profiles need.
 
-        It is read and cleaned in parts. The events are sorted by IN_TIME; where there are more than
-        `rows_in_memory`, they and the shifts lie in `folder`, and can be read as long as that is there.
+        It is read and cleaned in parts, and laid out by guard; where there are more than
+        `rows_in_memory` events, they and the shifts lie in `folder`, and can be read as long as that is there.
         """
         rules = self.settings(tenant)
         since = as_of - timedelta(days=rules.dataset_days + rules.profile_days) - profiles.WEEK
@@ -135,7 +135,7 @@ def _spooled(
     for part in parts:
         rows = part.history
         events.add(in_time(rows.attendance_event))
-        shifts.add(rows.shift)
+        shifts.add(rows.shift.sort("guard_id"))
         small.append((rows.site, rows.guard, rows.outcome, part.account))
     sites, guards, outcomes, accounts = zip(*small, strict=True)
     history = LazyHistory(sites[0], guards[0], shifts.scan(), events.scan(), pl.concat(outcomes))
