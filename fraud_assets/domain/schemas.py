@@ -185,7 +185,7 @@ class History:
 class LazyHistory:
     """A `History`, or a part of one, whose many rows may lie on disk: read as far as they are asked for.
 
-    Laid out for batches of guards are shifts sorted by guard_id, and events by guard_id, punch_in_at, event_id.
+    Laid out for batches of guards: shifts are sorted by guard_id, events by guard_id, punch_in_at, event_id.
     """
 
     site: pl.DataFrame
