@@ -14,6 +14,7 @@ from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, Table
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.tables import Tables
 from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import TONIGHT, World, company, with_events
@@ -35,6 +36,37 @@ def trained(world: World) -> Platform:
     cycle.assemble_dataset(world.platform, "acme")
     cycle.train(world.platform, "acme", None)
     return world.platform
+
+
+def test_a_tenant_that_is_worked_on_in_parts_is_the_same_to_the_bit(world: World, tmp_path: Path) -> None:
+    twice = COMPANY.attendance_event.filter(pl.col("event_id") == "e00007")
+    elsewhere = twice.with_columns(guard_id=pl.lit("g2"))
+    bad = with_events(COMPANY, pl.when(event_id="e00003").then(91.0).otherwise("latitude").alias("latitude"))
+    events = pl.concat([bad.attendance_event, elsewhere])
+    world.source.histories["acme"] = replace(bad, attendance_event=events)
+    made: list[tuple[pl.DataFrame, cycle.DatasetMade]] = []
+    for rows in (1000, 60, 7):
+        parted = replace(world.platform, rows_in_memory=rows, tables=Tables(tmp_path / f"{rows}"))
+        profiles = cycle.refresh_profiles(parted, "acme").made.profiles
+        made.append((profiles, cycle.assemble_dataset(parted, "acme")))
+    (whole_profiles, whole), *others = made
+    assert whole.account.set_aside.rows() == [
+        ("attendance_event", "conflicting_id", 2), ("attendance_event", "latitude|max", 1),
+        ("outcome", "event_set_aside", 2),
+    ]  # fmt: skip
+    for profiles, dataset in others:
+        assert_frame_equal(profiles, whole_profiles, check_exact=True)
+        assert (dataset.digest, dataset.counts, dataset.maturity) == (
+            whole.digest, whole.counts, whole.maturity
+        )  # fmt: skip
+        assert dataset.newest_punch_in == whole.newest_punch_in
+        assert_frame_equal(dataset.features, whole.features)
+
+
+def test_no_stage_leaves_its_scratch_behind(world: World) -> None:
+    world.with_platform(rows_in_memory=7)
+    trained(world)
+    assert list(Path(world.platform.tables.root, "acme", "scratch").iterdir()) == []
 
 
 def test_the_same_dataset_is_not_written_twice(world: World) -> None:

@@ -68,7 +68,7 @@ class Platform:
     now: Callable[[], datetime] = utc_now
     retry_wait_seconds: float = 10.0
     """Between two tries of a stage whose server did not answer."""
-    rows_in_memory: int = 500_000
+    rows_in_memory: int = 250_000
     """Of a tenant's events, and of its shifts: more are worked on in parts of about so many, on disk."""
     registry_pages: str = "http://127.0.0.1:5000"
     """Where people see the registry, for links to it."""

@@ -58,7 +58,7 @@ class Source:
     """The database behind `sqlite:////absolute/path.db` or `postgresql://user:password@host:port/database`.
 
     Opens nothing until it is read. Raises InvalidSettings for any other URL. Reading raises
-    SourceUnreachable and SourceMismatch, and returns nothing rather than a part.
+    SourceUnreachable and SourceMismatch, and returns nothing that is half-read.
     """
 
     url: str

@@ -36,7 +36,7 @@ class Spool:
     def scan(self, name: str = "rows") -> pl.LazyFrame:
         """The rows added under the name, in their order; none if there are none."""
         if name in self._files:
-            self._write([name])
+            self._write([name] if name in self._waiting else [])
             return pl.scan_parquet(self._files[name])
         return pl.concat([self._empty, *self._waiting.get(name, [])]).lazy()
 
@@ -48,7 +48,7 @@ class Spool:
 
     def _write(self, names: Iterable[str]) -> None:
         for name in names:
-            frames, files = self._waiting.pop(name, []), self._files.setdefault(name, [])
+            frames, files = self._waiting.pop(name), self._files.setdefault(name, [])
             path = self._folder / f"{name}-{len(files):06}.parquet"
             rows = pl.concat([self._empty, *frames])
             rows.write_parquet(path, compression=_COMPRESSION, row_group_size=_ROW_GROUP, mkdir=True)

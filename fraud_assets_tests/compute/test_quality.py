@@ -462,7 +462,7 @@ def cleaned_in_parts(given_rows: History, size: int) -> list[quality.Cleaned[His
 
 
 @given(ambiguous, st.integers(1, 4))
-@hypothesis_settings(max_examples=150)
+@hypothesis_settings(max_examples=60)
 def test_cleaned_in_parts_is_cleaned_as_a_whole(rows: dict[str, list[dict[str, Any]]], size: int) -> None:
     [whole] = cleaned_in_parts(history(as_read=True, **rows), 100)
     parts = cleaned_in_parts(history(as_read=True, **rows), size)

@@ -1,8 +1,10 @@
 """What is written comes back, whole, to its own tenant only, and for as long as it is kept."""
 
+import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -71,6 +73,56 @@ def test_a_root_of_any_name_keeps_its_tables(tmp_path: Path, folder: str) -> Non
     assert_frame_equal(tables.read("acme", "profiles"), counted(3))
 
 
+def test_a_lazy_frame_is_written_as_its_rows(tables: Tables, tmp_path: Path) -> None:
+    frame = TrainingDataset.sample(300, generator=Generator(7))
+    frame.write_parquet(tmp_path / "rows.parquet", row_group_size=70)
+    tables.write("acme", "training_dataset", pl.scan_parquet(tmp_path / "rows.parquet"), {"n": "300"})
+    assert_frame_equal(tables.read("acme", "training_dataset"), frame)
+    assert tables.facts("acme", "training_dataset") == {"n": "300"}
+
+
+def test_a_lazy_frame_that_fails_half_way_leaves_the_table_as_it_was(tables: Tables) -> None:
+    tables.write("acme", "profiles", counted(1), {})
+
+    def fail(rows: pl.DataFrame) -> pl.DataFrame:
+        raise ValueError("the disk is full")
+
+    broken = counted(2).lazy().map_batches(fail, schema={"observations": pl.Int64})
+    with pytest.raises(Exception, match="the disk is full"):
+        tables.write("acme", "profiles", broken, {})
+    assert_frame_equal(tables.read("acme", "profiles"), counted(1))
+    assert tables.version("acme", "profiles") == 0
+
+
+def test_a_scratch_folder_is_gone_at_the_end_whatever_happens(tables: Tables, tmp_path: Path) -> None:
+    with suppress(RuntimeError), tables.scratch("acme") as folder:
+        (folder / "rows.parquet").write_text("many")
+        assert folder.parent == tmp_path / "acme" / "scratch"
+        raise RuntimeError("killed half-way")
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_two_runs_do_not_share_a_scratch_folder(tables: Tables) -> None:
+    with tables.scratch("acme") as one, tables.scratch("acme") as other:
+        assert one != other
+        assert (one.exists(), list(other.iterdir())) == (True, [])
+
+
+@pytest.mark.parametrize(("hours", "is_there"), [(23, True), (25, False)])
+def test_what_a_killed_run_left_goes_after_a_day(
+    tables: Tables, tmp_path: Path, hours: int, is_there: bool
+) -> None:
+    left = tmp_path / "acme" / "scratch" / "left"
+    left.mkdir(parents=True)
+    (left / "rows.parquet").write_text("many")
+    then = time.time() - hours * 3600
+    os.utime(left, (then, then))
+    with tables.scratch("acme-2"):
+        assert left.exists()
+    with tables.scratch("acme"):
+        assert left.exists() is is_there
+
+
 def test_each_write_replaces_the_table_and_older_versions_stay_exact(tables: Tables) -> None:
     frames = [counted(3, 1), counted(), counted(2), counted(3, 1)]
     versions = [tables.write("acme", "profiles", frame, {}) for frame in frames]
@@ -132,6 +184,7 @@ def test_an_id_that_is_no_tenants_never_becomes_a_path(tmp_path: Path, tenant: s
         lambda: tables.facts(tenant, "profiles"),
         lambda: tables.version(tenant, "profiles"),
         lambda: tables.prune(tenant, "profiles", []),
+        lambda: tables.scratch(tenant).__enter__(),
     ):
         with pytest.raises(InvalidTenantId):
             ask()
