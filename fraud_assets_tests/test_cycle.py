@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
+from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry
@@ -189,6 +190,61 @@ def test_a_dataset_of_an_earlier_release_does_not_know_what_was_set_aside(world:
     stored = cycle.read_dataset(world.platform, "acme")
     rules = world.platform.settings("acme")
     assert cycle.shortage(stored, rules) == ("99 usable records, 100 are needed",)
+
+
+class Noting(FakeRegistry):
+    """Keeps the last submission."""
+
+    noted: Submission
+
+    def register(self, tenant: str, submission: Submission) -> Candidate:
+        self.noted = submission
+        return super().register(tenant, submission)
+
+
+def with_delay(world: World, days: str | None) -> None:
+    """The dataset of the cycle again, as if its label delay had been measured as `days`."""
+    stored = cycle.read_dataset(world.platform, "acme")
+    facts = {"as_of": stored.as_of.isoformat(), "digest": stored.digest}
+    told = facts if days is None else facts | {"label_delay_days": days}
+    world.platform.tables.write("acme", "training_dataset", stored.frame, told)
+
+
+@pytest.mark.parametrize(("days", "gap"), [("12.0", 12), ("0.0", 0), (None, 30)])
+def test_the_label_delay_of_the_dataset_lies_between_training_and_holdout(
+    world: World, days: str | None, gap: int
+) -> None:
+    """A dataset of an earlier release, without a delay, has the tenant's `maturity_days`."""
+    registry = Noting()
+    world.with_platform(registry=registry)
+    trained(world)
+    with_delay(world, days)
+    cycle.train(world.platform, "acme", None)
+    latest, start = registry.noted.train["punch_in_at"].max(), registry.noted.holdout["punch_in_at"].min()
+    # An event every 14.4 hours.
+    assert gap * DAY <= start - latest < (gap + 0.61) * DAY
+
+
+def test_another_label_delay_makes_another_model_of_the_same_records(world: World) -> None:
+    trained(world)
+    made = []
+    for days in ("12.0", "13.0", "12.0"):
+        with_delay(world, days)
+        found = cycle.train(world.platform, "acme", None)
+        assert isinstance(found, Candidate)
+        made.append(found.version)
+    assert made[0] == made[2] != made[1]
+
+
+def test_a_label_delay_that_leaves_nothing_to_train_on_is_said(world: World) -> None:
+    trained(world)
+    with_delay(world, "97.0")
+    found = cycle.train(world.platform, "acme", None)
+    assert isinstance(found, Entry)
+    assert found.sentence == (
+        "Not trained: the training part has 0 frauds among 0 records, and needs both classes; "
+        "the 97 days before the holdout, 160 records, are not trained on."
+    )
 
 
 def shares_of_events(world: World) -> tuple[float | None, float | None]:
