@@ -183,7 +183,11 @@ def test_guards_that_tie_for_the_last_place_share_it():
     assert at_desk(tied, 3) == pytest.approx(1 / 3)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abcdef"), st.integers(0, 3), st.booleans()), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from("abcdef"), st.integers(0, 3), st.booleans()), min_size=1
+    )
+)
 def test_the_desk_reviews_as_many_guards_a_day_as_it_can_and_by_chance_among_equals(records):
     rows = [(day, guard, score / 3, fraud) for day, guard, score, fraud in records]
     caught = reviews = 0.0

@@ -12,7 +12,8 @@ from fraud_assets_tests.builders import NOON, training_dataset
 
 RULES = Settings()
 CLEAN = training_dataset(600).with_columns(
-    guard_id=pl.format("g{}", pl.int_range(600) % 20), punch_in_at=pl.lit(NOON) + pl.duration(hours=pl.int_range(600))
+    guard_id=pl.format("g{}", pl.int_range(600) % 20),
+    punch_in_at=pl.lit(NOON) + pl.duration(hours=pl.int_range(600)),
 )
 AS_OF = NOON + timedelta(hours=599, days=30)
 FRAUD = pl.col("is_fraud").cast(pl.Float64)
@@ -44,7 +45,14 @@ NOISE = pl.Series(np.random.default_rng(0).normal(0, 0.05, 600))
             " by its step since the guard's event before",
         ),
     ],
-    ids=["outcome", "turned round", "blurred", "known for fraud", "unknown for fraud", "own label in a count"],
+    ids=[
+        "outcome",
+        "turned round",
+        "blurred",
+        "known for fraud",
+        "unknown for fraud",
+        "own label in a count",
+    ],
 )
 def test_a_feature_with_the_outcome_in_it_is_named(planted: pl.Expr, how: str):
     [said] = found(planted.alias("travel_speed_kmh"))
