@@ -11,6 +11,9 @@ from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
 from fraud_assets.compute.activation import Candidate, Submission
+from fraud_assets.compute.evaluation import PUBLISHED
+from fraud_assets.compute.evidence import COMPARED
+from fraud_assets.compute.slices import SLICES
 from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry
@@ -245,6 +248,72 @@ def test_a_label_delay_that_leaves_nothing_to_train_on_is_said(world: World) -> 
         "Not trained: the training part has 0 frauds among 0 records, and needs both classes; "
         "the 97 days before the holdout, 160 records, are not trained on."
     )
+
+
+def plant(world: World, *changes: pl.Expr) -> None:
+    """A new version of the newest training dataset, changed by hand."""
+    tables = world.platform.tables
+    frame, facts = tables.read("acme", "training_dataset"), tables.facts("acme", "training_dataset")
+    tables.write("acme", "training_dataset", frame.with_columns(*changes), {**facts, "digest": "planted"})
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        (
+            pl.col("is_fraud").cast(pl.Float64).alias("travel_speed_kmh"),
+            "travel_speed_kmh alone tells the outc",
+        ),
+        (pl.lit("e00001").alias("event_id"), "199 events are there more than once"),
+        (
+            pl.when(pl.col("event_id") >= "e00198")
+            .then(TONIGHT)
+            .otherwise("punch_in_at")
+            .alias("punch_in_at"),
+            "2 events are of the future",
+        ),
+    ],
+    ids=["outcome in a feature", "the same event", "tomorrow's rows"],
+)
+def test_a_dataset_with_a_leak_is_not_trained_on_and_the_champion_stays(
+    world: World, planted: pl.Expr, words: str
+) -> None:
+    platform = trained(world)
+    cycle.decide(platform, "acme", None)
+    champion = platform.champion("acme")
+    plant(world, planted)
+    found = cycle.train(platform, "acme", None)
+    assert isinstance(found, Entry)
+    assert found.sentence.startswith("Not trained: ")
+    assert f"the dataset has a leak: {words}" in found.sentence
+    assert platform.ledger.latest("acme") == found
+    assert platform.champion("acme") == champion
+
+
+def test_a_decision_keeps_its_numbers_with_their_intervals_in_the_ledger(world: World) -> None:
+    first = cycle.decide(trained(world), "acme", None)
+    assert set(first.metrics) == {*PUBLISHED, *(name for name in COMPARED if "rival" in name)}
+    world.now += DAY
+    assert set(cycle.decide(trained(world), "acme", None).metrics) == {*PUBLISHED, *COMPARED}
+    assert first.metrics["pr_auc_low"] <= first.metrics["pr_auc"] <= first.metrics["pr_auc_high"]
+
+
+def test_a_registered_candidate_has_its_pictures_and_its_slices(world: World) -> None:
+    taken: list[Submission] = []
+
+    class Watching(FakeRegistry):
+        def register(self, tenant: str, submission: Submission) -> Candidate:
+            taken.append(submission)
+            return super().register(tenant, submission)
+
+    world.with_platform(registry=Watching())
+    trained(world)
+    [submission] = taken
+    assert {file for file in submission.pictures if file.endswith(".png")} == {
+        *("precision_recall.png", "calibration.png", "threshold_cost.png"),
+        *("score_histogram.png", "feature_importance.png"),
+    }
+    assert pl.read_csv(submission.pictures["slices.csv"]).columns == list(SLICES)
 
 
 def shares_of_events(world: World) -> tuple[float | None, float | None]:

@@ -71,9 +71,9 @@ def company(
 ) -> History:
     """A tenant of `records` mature, labelled events, `fraud` of them fraud, spread over 120 days.
 
-    With probability `tell` a fraud shows in a face distance between those of the legitimate, which are good or
-    bad: no rule and no straight line finds it, and no feature alone. At 0 nothing tells fraud from the rest.
-    Everything was reviewed ten days later.
+    With probability `tell` a fraud shows in a face distance between those of the legitimate, which are good
+    or bad: no rule and no straight line finds it, and no feature alone. At 0 nothing tells fraud from the
+    rest. Everything was reviewed ten days later.
     """
     random = np.random.default_rng(7)
     last = until - timedelta(days=31)

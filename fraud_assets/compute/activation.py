@@ -117,7 +117,8 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
         return Decision(Verdict.REJECT, failed)
     if doubts := tuple(_doubts(evidence.candidate, settings)):
         return Decision(Verdict.INSUFFICIENT_EVIDENCE, doubts)
-    return Decision(Verdict.ACTIVATE, tuple(reason for _, reason in rules))
+    reasons = (*(reason for _, reason in rules), *_surety(evidence.candidate))
+    return Decision(Verdict.ACTIVATE, reasons)
 
 
 def retrain(
@@ -180,13 +181,16 @@ def _beats(evidence: Evidence, settings: Settings) -> Iterator[tuple[bool, str]]
 
     One reason for each that is not beaten; if all are, one that names the strongest.
     """
-    unbeaten = {
-        name: rival
+    unbeaten = tuple(
+        (name, rival)
         for name, rival in evidence.rivals.items()
         if rival.gain <= 0 or rival.better < settings.rival_confidence
-    }
-    for name, rival in unbeaten.items():
-        yield False, f"PR-AUC {rival.pr_auc:.3f} does not beat {name}: {_other(rival)}"
+    )
+    for name, rival in unbeaten:
+        surely = ""
+        if rival.gain > 0:
+            surely = f" in {settings.rival_confidence:.0%} of resamples, but in {rival.better:.0%}"
+        yield False, f"PR-AUC {rival.pr_auc:.3f} does not beat {name}{surely}: {_other(rival)}"
     if evidence.rivals and not unbeaten:
         name, rival = evidence.strongest
         yield True, f"it beats every simpler model, the best being {name}: PR-AUC {_other(rival)}"
@@ -227,6 +231,14 @@ def _doubts(candidate: Metrics, settings: Settings) -> Iterator[str]:
             f"PR-AUC {candidate.pr_auc:.2f} may be as low as {shown}, below {bound}, with "
             f"{candidate.fraud} frauds (5% to 95% over guards: {shown} to {interval.high:.2f}); "
             f"{_more(candidate.fraud, needed, settings)}"
+        )
+
+
+def _surety(candidate: Metrics) -> Iterator[str]:
+    if interval := candidate.intervals.get("pr_auc"):
+        yield (
+            f"PR-AUC is {interval.low:.2f} to {interval.high:.2f} in 90 of 100 resamples of the guards, with "
+            f"{candidate.fraud} frauds"
         )
 
 

@@ -54,20 +54,28 @@ def _columns(dataset: pl.DataFrame) -> Iterator[str]:
 
 def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
     ordered = dataset.sort("guard_id", "punch_in_at", "event_id")
-    labels = ordered["is_fraud"].to_numpy()
-    if not 0 < labels.sum() < labels.size:
-        return
-    steps = _numbers(ordered).select(pl.all() - pl.all().shift().over(ordered["guard_id"]))
+    labels, numbers = ordered["is_fraud"].to_numpy(), _numbers(ordered)
+    known = ordered.select(pl.col(FEATURES).is_not_null().cast(pl.Float64))
+    # A guard's first event has no step, and says nothing.
+    has_before = (
+        ordered.select(pl.col("guard_id") == pl.col("guard_id").shift()).to_series().fill_null(value=False)
+    )
+    steps = numbers.select(pl.all() - pl.all().shift()).filter(has_before)
     views = {
-        "": _numbers(ordered),
-        " by being known": ordered.select(pl.col(FEATURES).is_not_null().cast(pl.Float64)),
-        " by its step since the guard's event before": steps,
+        "": (labels, numbers),
+        " by being known": (labels, known),
+        " by its step since the guard's event before": (labels[has_before.to_numpy()], steps),
     }
     for name in FEATURES:
-        for how, view in views.items():
-            if (found := _separation(labels, view[name])) >= settings.leak_pr_auc:
+        for how, (of, view) in views.items():
+            if _is_too_good(found := _separation(of, view[name], settings), of, settings):
                 yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
                 break
+
+
+def _is_too_good(pr_auc: float, labels: Labels, settings: Settings) -> bool:
+    """`leak_pr_auc` of the way from the base rate to 1, so that a dataset full of fraud is not accused."""
+    return pr_auc >= 1 - (1 - settings.leak_pr_auc) * (1 - labels.mean())
 
 
 def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -76,8 +84,13 @@ def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(FEATURES).with_columns(text.cast(pl.String).rank("dense")).cast(pl.Float64)
 
 
-def _separation(labels: Labels, values: pl.Series) -> float:
-    """The better PR-AUC of the values as scores, largest or smallest first; what is not known comes last."""
+def _separation(labels: Labels, values: pl.Series, settings: Settings) -> float:
+    """The better PR-AUC of the values as scores, largest or smallest first; what is not known comes last.
+
+    0 below `minimum_per_class` of either class: among few, some feature is always the first by luck.
+    """
+    if min(labels.sum(), (~labels).sum()) < settings.minimum_per_class:
+        return 0.0
     known = values.is_not_null().to_numpy()
     numbers = values.fill_null(0.0).to_numpy()
     unknown = np.where(known, 0, 1)

@@ -135,7 +135,9 @@ class Settings(BaseModel):
         default=0.05, description="PR-AUC lost against the champion in a slice: surely more blocks."
     )
     leak_pr_auc: Share = Field(
-        default=0.95, description="PR-AUC from which one feature alone is too good to be true."
+        default=0.95,
+        description="One feature's PR-AUC that is too good to be true, as a share of the way from the base "
+        "rate to 1.",
     )
     desk_guards_per_day: int = Field(
         default=5, ge=1, description="Guards that the tenant's desk can review in a day."

@@ -30,7 +30,8 @@ def test_a_good_candidate_without_a_champion_is_activated():
     assert decision.verdict is Verdict.ACTIVATE
     assert decision.sentence == (
         "Activated: PR-AUC 0.81 is at least 0.70; precision at 80% recall 0.62 is at least 0.50; "
-        "false-positive rate 0.03 is at most 0.10."
+        "false-positive rate 0.03 is at most 0.10; "
+        "PR-AUC is 0.66 to 0.90 in 90 of 100 resamples of the guards, with 10 frauds."
     )
 
 
@@ -60,7 +61,8 @@ LEFT = "among the latest 20% of events"
         (
             {"rivals": {"the location rule": against(0.81, 0.80, better=0.89)}},
             Verdict.REJECT,
-            "PR-AUC 0.810 does not beat the location rule: 0.800 (difference +0.010, -0.040 to +0.060)",
+            "PR-AUC 0.810 does not beat the location rule in 90% of resamples, but in 89%: 0.800 (difference "
+            "+0.010, -0.040 to +0.060)",
         ),
         (
             {"rivals": {"a constant": against(0.81, 0.81)}},
@@ -96,7 +98,9 @@ LEFT = "among the latest 20% of events"
         *("rival is equal", "slice", "one fraud short", "no fraud", "luck", "wide interval"),
     ],
 )
-def test_each_reason_alone_decides_and_is_the_one_reason(given: dict[str, Any], verdict: Verdict, reason: str):
+def test_each_reason_alone_decides_and_is_the_one_reason(
+    given: dict[str, Any], verdict: Verdict, reason: str
+):
     decision = activation.decide(evidence(**given), RULES)
     assert (decision.verdict, decision.reasons) == (verdict, (reason,))
 
@@ -121,7 +125,7 @@ def test_all_that_fails_is_said():
 
 def test_all_that_passes_is_said_and_of_the_simpler_models_the_best():
     rivals = {"a constant": against(0.81, 0.05), "the location rule": against(0.81, 0.4)}
-    assert activation.decide(evidence(champion=0.79, rivals=rivals), RULES).reasons[3:] == (
+    assert activation.decide(evidence(champion=0.79, rivals=rivals), RULES).reasons[3:-1] == (
         "PR-AUC 0.81 is at least the champion's 0.79 (difference +0.020, -0.030 to +0.070)",
         "it beats every simpler model, the best being the location rule: "
         "PR-AUC 0.400 (difference +0.410, +0.360 to +0.460)",
@@ -145,7 +149,7 @@ def test_both_doubts_are_told():
 def test_a_candidate_must_not_be_worse_than_the_champion(champion: float, verdict: str):
     decision = activation.decide(evidence(champion=champion), RULES)
     assert decision.verdict == verdict
-    assert f"the champion's {champion:.2f} (difference " in decision.reasons[-1]
+    assert any(f"the champion's {champion:.2f} (difference " in reason for reason in decision.reasons)
 
 
 def test_a_value_at_its_limit_passes():
@@ -215,14 +219,16 @@ def test_a_better_candidate_is_never_treated_worse(auc, precision, alarms, more,
 
 
 @given(st.integers(5, 200), st.floats(0.71, 1), st.floats(0.01, 0.49))
-def test_the_cases_that_are_needed_would_narrow_the_interval_to_the_limit(fraud: int, value: float, low: float):
+def test_the_cases_that_are_needed_would_narrow_the_interval_to_the_limit(
+    fraud: int, value: float, low: float
+):
     """The half-width goes with the square root of the number of frauds."""
     found = evidence(fraud=fraud, pr_auc=value, intervals={"pr_auc": Interval(low, 1)})
     [reason] = activation.decide(found, RULES).reasons
     more = int(reason.split("; about ")[1].split()[0])
     widths = [(value - low) * sqrt(fraud / (fraud + cases)) for cases in (more - 1, more)]
     assert value - widths[1] >= 0.5 - 1e-9
-    assert more == 1 or value - widths[0] < 0.5
+    assert more == 1 or value - widths[0] < 0.5 + 1e-9
 
 
 def test_without_a_champion_a_retrain_is_due():

@@ -12,7 +12,8 @@ from fraud_assets_tests.builders import NOON, training_dataset
 
 RULES = Settings()
 CLEAN = training_dataset(600).with_columns(
-    guard_id=pl.format("g{}", pl.int_range(600) % 20), punch_in_at=pl.lit(NOON) + pl.duration(hours=pl.int_range(600))
+    guard_id=pl.format("g{}", pl.int_range(600) % 20),
+    punch_in_at=pl.lit(NOON) + pl.duration(hours=pl.int_range(600)),
 )
 AS_OF = NOON + timedelta(hours=599, days=30)
 FRAUD = pl.col("is_fraud").cast(pl.Float64)
@@ -44,11 +45,38 @@ NOISE = pl.Series(np.random.default_rng(0).normal(0, 0.05, 600))
             " by its step since the guard's event before",
         ),
     ],
-    ids=["outcome", "turned round", "blurred", "known for fraud", "unknown for fraud", "own label in a count"],
+    ids=[
+        "outcome",
+        "turned round",
+        "blurred",
+        "known for fraud",
+        "unknown for fraud",
+        "own label in a count",
+    ],
 )
 def test_a_feature_with_the_outcome_in_it_is_named(planted: pl.Expr, how: str):
     [said] = found(planted.alias("travel_speed_kmh"))
     assert said.startswith(f"travel_speed_kmh alone{how} tells the outcome: PR-AUC ")
+
+
+def test_an_own_label_in_a_count_is_found_though_most_frauds_are_a_guards_second_event():
+    """The first event of a guard has no step, and is left out."""
+    many = CLEAN.with_columns(guard_id=pl.format("g{}", pl.int_range(600) // 3))
+    counted = many.with_columns(travel_speed_kmh=FRAUD.cum_sum().over("guard_id") + pl.int_range(600) // 3)
+    [said] = leaks.find(counted, AS_OF, RULES)
+    assert said.startswith("travel_speed_kmh alone by its step")
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.96])
+def test_a_dataset_of_little_or_of_much_fraud_is_not_accused(share: float):
+    labels = np.random.default_rng(0).permutation(np.arange(600) < 600 * share)
+    assert found(is_fraud=pl.lit(pl.Series(labels))) == ()
+
+
+def test_a_handful_of_frauds_accuses_nobody():
+    """Among 26 features and one fraud some feature is the largest there by luck."""
+    for row in range(100):
+        assert found(is_fraud=pl.int_range(600) == row) == ()
 
 
 def test_a_count_of_the_labels_before_is_no_leak():

@@ -7,8 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.compute import activation, dataset, delay, evaluation, profiles, training
+from fraud_assets.compute import (
+    activation,
+    dataset,
+    delay,
+    evaluation,
+    evidence,
+    leaks,
+    profiles,
+    rivals,
+    training,
+)
 from fraud_assets.compute.activation import Verdict
+from fraud_assets.compute.evidence import Evidence
 from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests.demo.worlds import UNTIL, cleaned
@@ -28,11 +39,10 @@ def parts(tenant: str) -> training.Split:
 
 
 @cache
-def measured(tenant: str) -> evaluation.Metrics:
-    model = training.fit(parts(tenant).train, SETTINGS)
-    holdout = parts(tenant).holdout
-    scores = training.score(model.content, holdout)
-    return evaluation.measure(holdout["is_fraud"].to_numpy(), scores, SETTINGS)
+def found(tenant: str) -> Evidence:
+    train, holdout = parts(tenant).train, parts(tenant).holdout
+    scores = training.score(training.fit(train, SETTINGS).content, holdout)
+    return evidence.gather(holdout, scores, rivals.scores(train, holdout), SETTINGS)
 
 
 def alone(tenant: str, feature: str) -> float:
@@ -46,16 +56,16 @@ def alone(tenant: str, feature: str) -> float:
 
 @pytest.mark.parametrize("tenant", ACTIVATED)
 def test_the_first_model_of_a_tenant_with_steady_frauds_is_activated(tenant: str):
-    assert activation.decide(measured(tenant), None, SETTINGS).verdict is Verdict.ACTIVATE
+    assert activation.decide(found(tenant), SETTINGS).verdict is Verdict.ACTIVATE
 
 
 @pytest.mark.parametrize("tenant", ACTIVATED)
 def test_the_model_is_not_perfect(tenant: str):
-    assert measured(tenant).pr_auc < 0.99
+    assert found(tenant).candidate.pr_auc < 0.99
 
 
 def test_the_model_of_the_drifting_tenant_is_rejected_for_its_pr_auc():
-    decision = activation.decide(measured("drift-patrol"), None, SETTINGS)
+    decision = activation.decide(found("drift-patrol"), SETTINGS)
     assert decision.verdict is Verdict.REJECT
     assert any("PR-AUC" in reason for reason in decision.reasons)
 
@@ -67,7 +77,13 @@ def test_no_feature_alone_tells_the_frauds(feature: str):
 
 @pytest.mark.parametrize("tenant", ACTIVATED)
 def test_the_holdout_has_enough_frauds_to_judge_by(tenant: str):
-    assert measured(tenant).fraud >= 2 * SETTINGS.minimum_holdout_fraud
+    assert found(tenant).candidate.fraud >= 2 * SETTINGS.minimum_holdout_fraud
+
+
+@pytest.mark.parametrize("tenant", [*ACTIVATED, "drift-patrol"])
+def test_no_demo_dataset_has_a_leak(tenant: str):
+    frame = pl.concat([parts(tenant).train, parts(tenant).holdout])
+    assert leaks.find(frame, UNTIL, SETTINGS) == ()
 
 
 def test_the_fair_and_the_new_tenant_have_too_few_records_to_train():

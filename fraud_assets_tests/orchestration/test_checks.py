@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from fraud_assets.domain.schemas import Profile
@@ -15,6 +16,7 @@ from fraud_assets_tests.world import TONIGHT, World
 NOBODY = history(as_read=True)
 WEEK, MINUTE = timedelta(days=7), timedelta(minutes=1)
 SOUND = dg.AssetCheckKey(dg.AssetKey("behavioural_profiles"), "source_rows_are_sound")
+NO_LEAK = dg.AssetCheckKey(dg.AssetKey("training_dataset"), "dataset_has_no_leak")
 ENOUGH, FRESH = dg.AssetCheckKey(dg.AssetKey("training_dataset"), "enough_records"), checks.CHAMPION_IS_FRESH
 
 
@@ -74,6 +76,26 @@ def test_enough_records_are_those_that_the_training_needs(
     assert (found.description, found.partition) == (description, "acme")
     fraud = int(training_dataset(records, fraud_share=0.5)["is_fraud"].sum())
     assert numbers(found) == {"tenant": "acme", "labelled_rows": records, "fraud_rows": fraud, "needed": 100}
+
+
+def test_a_clean_dataset_has_no_leak(world: World) -> None:
+    store(world, 300)
+    found = evaluated(world, NO_LEAK)
+    assert (found.passed, found.partition) == (True, "acme")
+    assert found.description == "nothing in the dataset knows more than could be known"
+    assert numbers(found) == {"tenant": "acme", "leaks": 0, "leak_pr_auc": 0.95}
+
+
+def test_a_feature_with_the_outcome_in_it_is_a_leak(world: World) -> None:
+    frame = training_dataset(300).with_columns(minutes_early=pl.col("is_fraud").cast(pl.Float64))
+    facts = {"as_of": TONIGHT.isoformat(), "digest": "d" * 64}
+    world.platform.tables.write("acme", "training_dataset", frame, facts)
+    found = evaluated(world, NO_LEAK)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == (
+        "the dataset has a leak: minutes_early alone tells the outcome: PR-AUC 1.000"
+    )
+    assert numbers(found)["leaks"] == 1
 
 
 def test_records_of_one_class_are_not_enough(world: World) -> None:

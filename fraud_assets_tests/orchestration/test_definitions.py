@@ -75,7 +75,12 @@ def test_every_stage_is_partitioned_by_tenant(stage: str) -> None:
 
 def test_each_check_says_what_it_is_and_is_of_a_tenant() -> None:
     checks = {spec.name: spec for each in defs.asset_checks or [] for spec in each.check_specs}
-    assert set(checks) == {"source_rows_are_sound", "enough_records", "dataset_has_no_leak", "champion_is_fresh"}
+    assert set(checks) == {
+        "source_rows_are_sound",
+        "enough_records",
+        "dataset_has_no_leak",
+        "champion_is_fresh",
+    }
     assert all(spec.description and spec.partitions_def == tenants for spec in checks.values())
     assert not any(spec.blocking for spec in checks.values())
 

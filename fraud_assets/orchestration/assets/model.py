@@ -61,7 +61,8 @@ def active_model(context: dg.AssetExecutionContext, platform: dg.ResourceParam[P
 
     A candidate becomes champion if, on its holdout, PR-AUC is at least 0.70, precision at 80% recall at least
     0.50, the false-positive rate there at most 10%, it is not worse than the champion on the same rows, beats
-    every simpler model, fails in no slice, and there is enough fraud that it is not luck. A materialization is an activation. A rejected candidate leaves the champion where it was: the decision
+    every simpler model, fails in no slice, and there is enough fraud that it is not luck.
+    A materialization is an activation. A rejected candidate leaves the champion where it was: the decision
     and its reasons show as an observation. A champion older than the freshness policy is retrained.
     """
     tenant = context.partition_key
