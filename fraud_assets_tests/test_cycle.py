@@ -10,12 +10,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
-from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
+from fraud_assets.domain.errors import RegistryError, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
-from fraud_assets_tests.builders import entry, history, training_dataset
-from fraud_assets_tests.fakes import FakeRegistry
+from fraud_assets_tests.builders import history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World, company, with_events
 
 DAY = timedelta(days=1)
