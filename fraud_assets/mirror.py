@@ -24,6 +24,7 @@ def show(platform: Platform, entry: Entry) -> None:
         "reason": entry.sentence,
         "decided_at": entry.decided_at.isoformat(),
         "decided_by": entry.decided_by or "the gate",
+        "rebuild": f"fraud-assets rebuild {entry.tenant} {entry.model_version}",
         "compared_with": f"v{entry.champion_version}" if entry.champion_version else "no champion",
     }
     platform.registry.annotate(entry.tenant, entry.model_version, notes, card.written(_told(entry)))

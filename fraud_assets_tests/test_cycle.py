@@ -14,12 +14,12 @@ from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import PUBLISHED
 from fraud_assets.compute.evidence import COMPARED
 from fraud_assets.compute.slices import SLICES
-from fraud_assets.domain.errors import RegistryError, RegistryUnreachable, TableNotFound
+from fraud_assets.domain.errors import RegistryError, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.tables import Tables
-from fraud_assets_tests.builders import entry, history, training_dataset
+from fraud_assets_tests.builders import history, training_dataset
 from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import TONIGHT, World, company, with_events
 

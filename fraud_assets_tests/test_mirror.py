@@ -138,6 +138,22 @@ def test_a_death_at_any_step_of_a_roll_back_is_made_up_for_by_asking_again_and_b
     require_agreement(world.platform)
 
 
+def test_a_registry_that_is_away_leaves_the_champion_and_its_return_finishes_the_cycle(world: World) -> None:
+    before = world.platform.champion("acme")
+    world.registry.is_reachable = False
+    for act in (
+        lambda: world.cycle(TONIGHT + WEEK),
+        lambda: stewardship.roll_back(world.platform, "acme", 1, ANA),
+        lambda: stewardship.adopt(world.platform, "acme", ANA),
+    ):
+        with pytest.raises(RegistryUnreachable):
+            act()
+    assert world.platform.champion("acme") == before
+    world.registry.is_reachable = True
+    assert world.cycle(TONIGHT + WEEK).model_version == 2
+    require_agreement(world.platform)
+
+
 def test_an_alias_that_was_moved_by_hand_is_put_back_and_the_ledger_says_so(world: World) -> None:
     world.cycle(TONIGHT + WEEK)
     world.registry.aliases["acme", "champion"] = 1
@@ -179,6 +195,7 @@ def test_a_decision_stands_on_its_version_with_who_took_it_and_a_page_in_words(w
     noted = world.platform.registry.version("acme", 1).tags
     assert noted["reason"].startswith("Activated: ")
     assert (noted["decided_by"], noted["compared_with"]) == ("the gate", "no champion")
+    assert noted["rebuild"] == "fraud-assets rebuild acme 1"
     assert "**Decision.** Activated" in world.registry.cards["acme", 1]
     world.cycle(TONIGHT + WEEK)
     assert world.platform.registry.version("acme", 2).tags["compared_with"] == "v1"

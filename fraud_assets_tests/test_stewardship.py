@@ -316,7 +316,7 @@ def test_what_the_ledger_says_of_the_bits_counts_and_not_what_an_altered_tag_say
 @pytest.mark.parametrize("gone", ["settings", "dataset_version"])
 def test_a_version_of_an_older_release_cannot_be_made_again(trained: World, gone: str) -> None:
     tagged(trained, 1, **{gone: None})
-    with pytest.raises(Refused, match="v1 .*older release"):
+    with pytest.raises(Refused, match=r"v1 .*older release"):
         stewardship.rebuild(trained.platform, "acme", 1)
 
 

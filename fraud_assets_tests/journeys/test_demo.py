@@ -57,3 +57,14 @@ def test_the_demo_decides_for_each_tenant_and_a_second_run_does_nothing_twice(
     assert (decisions(installation), model_versions(installation)) == (kept, versions)
     assert installation.rows("status")[0] == rows
     assert list(installation.strays()) == []
+
+    [active], _ = installation.rows("history", "alcazar-security", "--at", f"{datetime.now(UTC).isoformat()}")
+    assert (active["model_version"], active["sentence"]) == (1, decision["alcazar-security"])
+    made_again = installation.run("rebuild", "alcazar-security", "1")
+    assert (made_again.returncode, made_again.stderr) == (0, "")
+    assert "identical to the bit: SHA-256" in made_again.stdout
+    assert str(active["model_digest"]) in made_again.stdout
+    refused = installation.run("rollback", "alcazar-security", "2", "--reason", "it is worse")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "that was active before (v1), got v2" in refused.stderr
+    assert list(installation.strays()) == []

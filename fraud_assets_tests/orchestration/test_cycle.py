@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from fraud_assets import stewardship
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.domain.errors import RegistryError, SourceUnreachable
@@ -425,12 +426,36 @@ def test_the_whole_cycle_twice_does_nothing_twice(world: World) -> None:
     assert kept(world) == before
 
 
-def test_an_alias_that_was_moved_by_hand_is_put_right(world: World) -> None:
-    world.night()
+def profiles_metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    [made] = result.asset_materializations_for_node("behavioural_profiles")
+    return {name: value.value for name, value in made.metadata.items()}
+
+
+def test_an_alias_that_was_moved_by_hand_is_put_right_and_that_is_shown(world: World) -> None:
+    shown = profiles_metadata(world.night()["acme"])
+    right = "The alias names the ledger's champion."
+    assert (shown["active"], shown["alias"]) == ("No model is active.", right)
     del world.registry.aliases["acme", "champion"]
-    world.night(TONIGHT + timedelta(days=1))
+    shown = profiles_metadata(world.night(TONIGHT + DAY)["acme"])
+    assert shown["alias"] == "The alias named no version, the ledger v1: the alias was put right."
     champion = world.platform.champion("acme")
-    assert world.registry.champion_version("acme") == (champion and champion.version)
+    assert world.registry.champion_version("acme") == (champion and champion.version) == 1
+    assert profiles_metadata(world.night(TONIGHT + 2 * DAY)["acme"])["alias"] == right
+
+
+def test_an_override_stays_over_the_nights_and_is_shown_as_such(world: World) -> None:
+    world.source.histories["acme"] = company("acme", tell=0.0)
+    world.night()
+    assert world.platform.champion("acme") is None
+    word = stewardship.Word("Ana", "the reviewers know more")
+    stewardship.override(world.platform, "acme", 1, word)
+    assert world.tick(TONIGHT + DAY) == {"acme": ["behavioural_profiles"]}
+    shown = profiles_metadata(world.run("acme", ["behavioural_profiles"]))
+    assert shown["active"] == "Override: v1 activated by Ana: the reviewers know more."
+    world.now = TONIGHT + timedelta(hours=9)
+    assert world.run("acme").success
+    assert world.decision("acme") == shown["active"]
+    assert world.registry.champion_version("acme") == 1
 
 
 def test_broken_settings_of_one_tenant_are_that_tenants_error(world: World) -> None:

@@ -262,8 +262,8 @@ TYPES = {
         "key": "BIGSERIAL PRIMARY KEY", "instant": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION",
     },
 }  # fmt: skip
-OLD_ENTRY = """INSERT INTO fraud_assets_decision (tenant, decided_at, cycle_started_at, verdict, reasons, records,
-fraud, model_version, model_digest, metrics) VALUES ('acme', '2026-03-02 12:07:00.000000',
+OLD_ENTRY = """INSERT INTO fraud_assets_decision (tenant, decided_at, cycle_started_at, verdict, reasons,
+records, fraud, model_version, model_digest, metrics) VALUES ('acme', '2026-03-02 12:07:00.000000',
 '2026-03-02 12:00:00.000000', 'activate', '["good"]', 1234, 56, 3, 'abc', '{"pr_auc": 0.5}')"""
 
 
