@@ -106,8 +106,8 @@ class Platform:
     def history(self, tenant: str, as_of: datetime, folder: Path) -> quality.Cleaned[LazyHistory]:
         """The tenant's clean history as known at `as_of`, as far back as dataset and profiles need.
 
-        It is read and cleaned in parts, and laid out by guard. Events and shifts of more than `rows_in_memory`
-        lie in `folder`, and can be read as long as that is there.
+        It is read and cleaned in parts, and laid out by guard. Events and shifts lie in `folder`, where there
+        are more than `rows_in_memory`, and can be read as long as that is there.
         """
         rules = self.settings(tenant)
         since = as_of - timedelta(days=rules.dataset_days + rules.profile_days) - profiles.WEEK

@@ -5,6 +5,7 @@ on average, against a champion of 0.74 and a simpler model of 0.60, is activated
 """
 
 from collections import Counter
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -80,7 +81,7 @@ def test_a_model_that_was_fitted_on_noise_is_not_activated(seed: int):
     frame = training_dataset(100, seed=seed).with_columns(
         is_fraud=pl.Series(np.random.default_rng(seed).permutation(np.arange(100) % 4 == 0))
     )
-    parts = training.split(frame, RULES)
+    parts = training.split(frame, RULES, timedelta(0))
     scores = training.score(training.fit(parts.train, RULES).content, parts.holdout)
     found = evidence.gather(parts.holdout, scores, rivals.scores(parts.train, parts.holdout), RULES)
     assert activation.decide(found, RULES).verdict is not Verdict.ACTIVATE
