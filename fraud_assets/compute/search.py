@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Parameters = dict[str, float | int | str]
 
 ROUNDS: Final = 75
-"""Without a validation part; about where the first trial stops (docs/decisions/0004)."""
+"""Without a validation part; about where the first trial stops (docs/decisions/0006)."""
 MOST_ROUNDS: Final = 600
 PATIENCE: Final = 50
 """Rounds without a smaller loss after which a trial stops."""
@@ -33,7 +33,7 @@ MARGIN: Final = 0.5
 rule has it, is of independent scores; those of two models on the same rows differ by less than that."""
 
 ROWS_A_SECOND: Final = 20_000
-"""Rows of a training part that one trial gets through in a second of one core (docs/decisions/0004)."""
+"""Rows of a training part that one trial gets through in a second of one core (docs/decisions/0006)."""
 
 _FIXED: Final[Parameters] = {
     "objective": "binary:logistic",

@@ -72,7 +72,7 @@ def test_the_loss_takes_the_weight_back():
     validation = xgboost.DMatrix(np.zeros((4, 1)), np.array([1, 0, 0, 0]))
     true = np.array([0.4, 0.1, 0.2, 0.3])
     weighted = 7 * true / (7 * true + 1 - true)
-    _, loss = search._loss(7.0)(weighted, validation)
+    _, loss = search._loss(7.0)(weighted.astype(np.float32), validation)
     assert loss == pytest.approx(log_loss(validation.get_label(), true))
 
 
