@@ -68,14 +68,21 @@ def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
     }
     for name in FEATURES:
         for how, (of, view) in views.items():
-            if _is_too_good(found := _separation(of, view[name], settings), of, settings):
+            if _tells(of, settings) and (found := _separation(of, view[name])) >= _too_good(of, settings):
                 yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
                 break
 
 
-def _is_too_good(pr_auc: float, labels: Labels, settings: Settings) -> bool:
+def _tells(labels: Labels, settings: Settings) -> bool:
+    """Among fewer than `minimum_per_class` of a class some feature is always the first by luck."""
+    fraud = int(labels.sum())
+    return min(fraud, labels.size - fraud) >= settings.minimum_per_class
+
+
+def _too_good(labels: Labels, settings: Settings) -> float:
     """`leak_pr_auc` of the way from the base rate to 1, so that a dataset full of fraud is not accused."""
-    return pr_auc >= 1 - (1 - settings.leak_pr_auc) * (1 - labels.mean())
+    base_rate = float(labels.mean())
+    return base_rate + settings.leak_pr_auc * (1 - base_rate)
 
 
 def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -84,13 +91,8 @@ def _numbers(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(FEATURES).with_columns(text.cast(pl.String).rank("dense")).cast(pl.Float64)
 
 
-def _separation(labels: Labels, values: pl.Series, settings: Settings) -> float:
-    """The better PR-AUC of the values as scores, largest or smallest first; what is not known comes last.
-
-    0 below `minimum_per_class` of either class: among few, some feature is always the first by luck.
-    """
-    if min(labels.sum(), (~labels).sum()) < settings.minimum_per_class:
-        return 0.0
+def _separation(labels: Labels, values: pl.Series) -> float:
+    """The better PR-AUC of the values as scores, largest or smallest first; what is not known comes last."""
     known = values.is_not_null().to_numpy()
     numbers = values.fill_null(0.0).to_numpy()
     unknown = np.where(known, 0, 1)
