@@ -1,7 +1,7 @@
 """What a stage leaves behind when it is run again: nothing twice."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
