@@ -24,6 +24,8 @@ class Dialect:
     instant     an aware datetime as the engine binds it
     tenant      SQL of the tenant's id that a read asks for, `$1` of it
     since       SQL of the instant from which on it asks, `$2`
+    join        SQL behind the table `t` that joins the query `{values}` of a column `{c}`; none: not needed
+    is_one      SQL of whether the row's `{c}` is one of `{values}`
     give        query that makes the values `$1` and `$2` known to `tenant` and `since`; none: they are bound
     options     of each statement
     """
@@ -34,6 +36,8 @@ class Dialect:
     types: Mapping[type[pl.DataType], frozenset[str]]
     old: str
     instant: Callable[[datetime], object]
+    join: str
+    is_one: str
     tenant: str = "$1"
     since: str = "$2"
     give: str | None = None
@@ -86,6 +90,9 @@ SQLITE: Final = Dialect(
         "AND ({c} LIKE '%Z' OR {c} LIKE '%+00:00')"
     ),
     instant=_first_seconds,
+    # A join would go through all values for each row: SQLite expects few of them, and makes no index.
+    join="",
+    is_one="COALESCE(t.{c} IN ({values}), false)",
     options={"adbc.sqlite.query.batch_rows": 100_000_000},
 )
 
@@ -124,6 +131,9 @@ POSTGRESQL: Final = Dialect(
     },
     old=f"{_FINITE_INSTANT} AND {{c}} < {{since}}",
     instant=lambda instant: instant.astimezone(UTC).isoformat(),
+    # IN would go through all values for each row, where they are too many for its memory.
+    join=" LEFT JOIN ({values}) AS e ON e.{c} = t.{c}",
+    is_one="e.{c} IS NOT NULL",
     tenant="current_setting('fraud_assets.tenant')",
     since="CAST(current_setting('fraud_assets.since') AS timestamptz)",
     # The driver streams what COPY gives, and COPY takes no bound values. Both are gone with the transaction.

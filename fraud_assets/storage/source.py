@@ -194,21 +194,21 @@ class Snapshot:
         if name == "attendance_event":
             where.append(recent("t.punch_in_at"))
         elif name == "shift":
-            tables += self._events("shift_id", recent("e.punch_in_at"))
-            where.append(f"(e.shift_id IS NOT NULL OR {recent('t.scheduled_start')})")
+            join, is_referred_to = self._of_events("shift_id", recent("e.punch_in_at"))
+            tables += join
+            where.append(f"({is_referred_to} OR {recent('t.scheduled_start')})")
         elif name == "outcome":
-            tables += self._events("event_id", "true")
-            more = ("e.event_id IS NOT NULL AS has_event",)
+            join, has_event = self._of_events("event_id", "true")
+            tables += join
+            more = (f"{has_event} AS has_event",)
         return self.dialect.select(tables, columns, " AND ".join(where), *more)
 
-    def _events(self, column: str, where: str) -> str:
-        """Joins the events' values of `column` as `e`.
-
-        To ask whether a value is IN them takes, of very many, their number times that of the rows.
-        """
+    def _of_events(self, column: str, where: str) -> tuple[str, str]:
+        """SQL that joins the events' values of `column`, if need be, and of whether the row's is one of them."""
         of_tenant = self._of_tenant("e")
         values = f"SELECT DISTINCT e.{column} FROM attendance_event AS e WHERE {of_tenant} AND {where}"  # noqa: S608
-        return f" LEFT JOIN ({values}) AS e ON e.{column} = t.{column}"
+        join, is_one = self.dialect.join, self.dialect.is_one
+        return join.format(c=column, values=values), is_one.format(c=column, values=values)
 
     def events_by_guard(self, tenant: str, since: datetime) -> pl.DataFrame:
         """guard_id, events: how many of the events in `table` each has; a guard may have several lines."""
