@@ -65,7 +65,7 @@ TENANTS: Final = (
             City("svq", "Sevilla", "Europe/Madrid", "ES", 37.3891, -5.9845),
             City("lpa", "Las Palmas", "Atlantic/Canary", "ES", 28.1235, -15.4363),
         ),
-        guards=64,
+        guards=96,
         fraud_share=0.029,
     ),
     DemoTenant(
@@ -143,7 +143,7 @@ TENANTS: Final = (
             City("syd", "Sydney", "Australia/Sydney", "AU", -33.8688, 151.2093),
             City("bne", "Brisbane", "Australia/Brisbane", "AU", -27.4698, 153.0251),
         ),
-        guards=62,
+        guards=92,
         fraud_share=0.029,
         dirty_share=0.005,
         corrupt_guards=3,

@@ -204,7 +204,7 @@ class Snapshot:
         return self.dialect.select(tables, columns, " AND ".join(where), *more)
 
     def _of_events(self, column: str, where: str) -> tuple[str, str]:
-        """SQL that joins the events' values of `column`, if need be, and of whether the row's is one of them."""
+        """SQL that joins the events' values of `column`, if need be, and asks if the row has one."""
         of_tenant = self._of_tenant("e")
         values = f"SELECT DISTINCT e.{column} FROM attendance_event AS e WHERE {of_tenant} AND {where}"  # noqa: S608
         join, is_one = self.dialect.join, self.dialect.is_one
