@@ -181,16 +181,12 @@ def _beats(evidence: Evidence, settings: Settings) -> Iterator[tuple[bool, str]]
 
     One reason for each that is not beaten; if all are, one that names the strongest.
     """
-    unbeaten = tuple(
-        (name, rival)
-        for name, rival in evidence.rivals.items()
-        if rival.gain <= 0 or rival.better < settings.rival_confidence
-    )
-    for name, rival in unbeaten:
-        surely = ""
-        if rival.gain > 0:
-            surely = f" in {settings.rival_confidence:.0%} of resamples, but in {rival.better:.0%}"
-        yield False, f"PR-AUC {rival.pr_auc:.3f} does not beat {name}{surely}: {_other(rival)}"
+    unbeaten = {
+        name: rival for name, rival in evidence.rivals.items() if rival.better < settings.rival_confidence
+    }
+    for name, rival in unbeaten.items():
+        surely = f"better in {rival.better:.1%} of resamples, {settings.rival_confidence:.0%} are needed"
+        yield False, f"PR-AUC {rival.pr_auc:.3f} does not beat {name}: {_other(rival)}, {surely}"
     if evidence.rivals and not unbeaten:
         name, rival = evidence.strongest
         yield True, f"it beats every simpler model, the best being {name}: PR-AUC {_other(rival)}"

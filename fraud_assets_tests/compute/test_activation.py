@@ -56,18 +56,20 @@ LEFT = "among the latest 20% of events"
         (
             {"rivals": {"logistic regression": against(0.81, 0.82, better=0.4)}},
             Verdict.REJECT,
-            "PR-AUC 0.810 does not beat logistic regression: 0.820 (difference -0.010, -0.060 to +0.040)",
+            "PR-AUC 0.810 does not beat logistic regression: 0.820 (difference -0.010, -0.060 to +0.040), "
+            "better in 40.0% of resamples, 90% are needed",
         ),
         (
             {"rivals": {"the location rule": against(0.81, 0.80, better=0.89)}},
             Verdict.REJECT,
-            "PR-AUC 0.810 does not beat the location rule in 90% of resamples, but in 89%: 0.800 (difference "
-            "+0.010, -0.040 to +0.060)",
+            "PR-AUC 0.810 does not beat the location rule: 0.800 (difference +0.010, -0.040 to +0.060), "
+            "better in 89.0% of resamples, 90% are needed",
         ),
         (
-            {"rivals": {"a constant": against(0.81, 0.81)}},
+            {"rivals": {"a constant": against(0.81, 0.81, better=0.0)}},
             Verdict.REJECT,
-            "PR-AUC 0.810 does not beat a constant: 0.810 (difference +0.000, -0.050 to +0.050)",
+            "PR-AUC 0.810 does not beat a constant: 0.810 (difference +0.000, -0.050 to +0.050), "
+            "better in 0.0% of resamples, 90% are needed",
         ),
         ({"collapse": ("at site s1 it finds nothing",)}, Verdict.REJECT, "at site s1 it finds nothing"),
         (
@@ -108,7 +110,7 @@ def test_each_reason_alone_decides_and_is_the_one_reason(
 def test_all_that_fails_is_said():
     poor = evidence(
         champion=0.81,
-        rivals={"a constant": against(0.61, 0.7), "the location rule": against(0.61, 0.5)},
+        rivals={"a constant": against(0.61, 0.7, better=0.1), "the location rule": against(0.61, 0.5)},
         collapse=("at night it finds nothing",),
         pr_auc=0.61,
         precision_at_target_recall=0.31,
@@ -118,7 +120,8 @@ def test_all_that_fails_is_said():
         "Rejected: PR-AUC 0.61 is below 0.70; precision at 80% recall 0.31 is below 0.50; "
         "false-positive rate 0.20 is above 0.10; "
         "PR-AUC 0.61 is below the champion's 0.81 (difference -0.200, -0.250 to -0.150); "
-        "PR-AUC 0.610 does not beat a constant: 0.700 (difference -0.090, -0.140 to -0.040); "
+        "PR-AUC 0.610 does not beat a constant: 0.700 (difference -0.090, -0.140 to -0.040), "
+        "better in 10.0% of resamples, 90% are needed; "
         "at night it finds nothing."
     )
 

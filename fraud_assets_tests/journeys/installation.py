@@ -36,6 +36,11 @@ _LENIENT = {
     "minimum_precision_at_target_recall": 0,
     "maximum_false_positive_rate": 1,
     "minimum_holdout_fraud": 1,
+    "pr_auc_low_margin": 1,
+    "maximum_luck": 1,
+    "rival_confidence": 0,
+    "slice_collapse_share": 0,
+    "slice_maximum_loss": 1,
 }
 
 
