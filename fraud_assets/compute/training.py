@@ -81,8 +81,8 @@ def split(dataset: pl.DataFrame, settings: Settings, gap: timedelta) -> Split:
     With the label delay as gap, `train` has the records whose labels were known when the holdout began, as
     in service: a model that learnt from later ones would look better than it will be. The gap is kept
     whole for a tenant with little history too; it may leave nothing to train on. Events that tie at the
-    boundary go to the holdout together, so that it may be a little larger. An event that is older than the
-    gap to the microsecond is trained on. Raises UnusableRecords for an empty dataset.
+    boundary go to the holdout together, so that it may be a little larger; an event exactly the gap before
+    it is trained on. Raises UnusableRecords for an empty dataset.
     """
     if dataset.is_empty():
         raise UnusableRecords("expected training records to split, got none; widen the training window")
