@@ -68,8 +68,8 @@ def clean(history: History, tenant: str, as_of: datetime, conflicting: Ids = NO_
     """The valid rows of `tenant` known at `as_of`; `history` is as read, or clean already.
 
     It may be a part of a tenant's history, with every site and guard, all rows of some guards, and the
-    outcomes of their events; then `conflicting` are the ids that conflict across its parts. What is kept is the same
-    as of the whole, and the accounts add up to that of the whole (`account.merged`).
+    outcomes of their events; then `conflicting` are the ids that conflict across its parts. What
+    is kept is the same as of the whole, and the accounts add up to that of the whole (`account.merged`).
 
     A table that lacks a column or has another type than its schema is the reader's error, not a bad
     row: polars or dataframely raises.
