@@ -1,5 +1,7 @@
 """Every resample against scikit-learn with sample weights, one at a time."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -28,7 +30,9 @@ def test_every_curve_of_a_resample_is_that_of_its_weighted_rows(rows: Rows):
     resamples = bootstrap.draw(guards, FEW)
     curves = bootstrap.curves(resamples, labels, scores)
     found = (curves.average_precision(), curves.precision_at(0.8), curves.roc_auc())
-    for area, precision, roc, weight in zip(*found, resamples.drawn[:, resamples.guard], strict=True):
+    # The oracle is slow: a few resamples of many examples.
+    few = zip(*found, resamples.drawn[:, resamples.guard], strict=True)
+    for area, precision, roc, weight in islice(few, 6):
         if weight[labels].sum() == 0:
             assert (area, precision, roc) == (0, 0, 0)
             continue
