@@ -248,7 +248,8 @@ def test_a_damaged_file_does_not_bring_it_back_under_another_number_either(train
 def test_other_data_give_another_model_which_may_be_activated(trained: World) -> None:
     stewardship.roll_back(trained.platform, "acme", 1, ANA)
     trained.source.histories["acme"] = company("acme", records=310, until=TONIGHT + 2 * WEEK)
-    assert trained.cycle(TONIGHT + 2 * WEEK).verdict == "activate"
+    found = trained.cycle(TONIGHT + 2 * WEEK)
+    assert found.verdict == "activate", found.sentence
     assert active(trained) == (3, 3)
 
 

@@ -15,7 +15,7 @@ down to 0, however well these few are ranked.
 # pyright: reportUnknownMemberType=false
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from fraud_assets.domain.settings import Settings
 Numbers = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
+
+PR_AUC_DIGITS: Final = 12
+"""What a sum of a million shares keeps; the digits behind them would tell equal models apart."""
 
 
 class Interval(NamedTuple):
@@ -173,16 +176,21 @@ class Compared:
         return self.pr_auc - self.other
 
 
-def compare(resamples: Resamples, is_fraud: Labels, scores: Numbers, others: Numbers) -> Compared:
-    """`scores` against the scores `others`, paired: each resample weighs both alike."""
+def pr_auc(is_fraud: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """scikit-learn's average_precision_score to PR_AUC_DIGITS: two perfect rankings are equally good."""
     from sklearn.metrics import average_precision_score
 
+    return round(float(average_precision_score(is_fraud, scores)), PR_AUC_DIGITS)
+
+
+def compare(resamples: Resamples, is_fraud: Labels, scores: Numbers, others: Numbers) -> Compared:
+    """`scores` against the scores `others`, paired: each resample weighs both alike."""
     gain = average_precision(resamples, is_fraud, scores) - average_precision(resamples, is_fraud, others)
     return Compared(
-        pr_auc=float(average_precision_score(is_fraud, scores)),
-        other=float(average_precision_score(is_fraud, others)),
+        pr_auc=pr_auc(is_fraud, scores),
+        other=pr_auc(is_fraud, others),
         interval=interval(gain),
-        better=float((gain > 0).mean()),
+        better=float((gain.round(PR_AUC_DIGITS) > 0).mean()),
     )
 
 

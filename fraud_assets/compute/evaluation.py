@@ -152,13 +152,13 @@ def measure(is_fraud: npt.ArrayLike, scores: npt.ArrayLike, settings: Settings) 
     one of best precision among those that reach `target_recall`; of equals, the lowest, which
     catches the most. Raises UnusableRecords as `curve` does.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
 
     points = curve(is_fraud, scores)
     best = _best_point(points, settings.target_recall)
     labels = np.asarray(is_fraud, dtype=np.bool_)
     return Metrics(
-        pr_auc=float(average_precision_score(labels, scores)),
+        pr_auc=bootstrap.pr_auc(labels, scores),
         precision_at_target_recall=float(points.precision[best]),
         threshold=float(points.thresholds[best]),
         false_positive_rate=float(points.false_positive_rate[best]),

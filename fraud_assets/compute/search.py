@@ -115,7 +115,8 @@ def search(fitting: "DMatrix", validation: "DMatrix", trials: int, settings: Set
     """
     tried = [_tried(trial, fitting, validation, settings) for trial in TRIALS[:trials]]
     best = max(found.average_precision for found in tried)
-    error = sqrt(best * (1 - best) / validation.get_label().sum())
+    # A perfect score may be rounded to a little more than 1.
+    error = sqrt(max(best * (1 - best), 0.0) / validation.get_label().sum())
     return next(found for found in tried if found.average_precision >= best - MARGIN * error)
 
 

@@ -29,7 +29,8 @@ Days = Annotated[int, Field(ge=1, le=3650)]
 class Settings(BaseModel):
     """One tenant's rules. The defaults are the platform's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A default of another type than its field would not be the same once it was written and read.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     cycle_at: time = Field(default=time(2, 0), description="Local time of the daily cycle.")
     cycle_timezone: Annotated[str, AfterValidator(_known_zone)] = Field(

@@ -98,11 +98,11 @@ def test_a_night_shift_over_a_clock_change_is_an_hour_longer_or_shorter():
 @pytest.mark.parametrize(
     ("tenant", "least", "most"),
     [
-        ("alcazar-security", 11_000, 14_000),
+        ("alcazar-security", 17_000, 20_000),
         ("bluewater-guards", 13_000, 16_000),
         ("ember-watch", 150, 350),
         ("fairplay-guarding", 3_500, 4_500),
-        ("harbour-corrupt", 10_000, 14_000),
+        ("harbour-corrupt", 16_000, 19_000),
     ],
 )
 def test_the_tenants_are_as_large_as_they_are_said_to_be(tenant: str, least: int, most: int):

@@ -28,6 +28,7 @@ DATASET_KEYS = {
     *("events", "records", "fraud", "legitimate", "unreviewed", "immature", "inconclusive", "conflicting"),
     *("mature", "reviewed", "mature_until", "outcome_days_median", "outcome_days_90th_percentile"),
     *("base_rate", "features", "rows_read", "rows_set_aside_by_rule"),
+    *("label_delay_days", "label_delay_is_measured"),
 }
 
 
@@ -355,6 +356,7 @@ def test_the_dataset_shows_the_same_keys_and_null_for_what_is_not_known(world: W
     assert (shown["outcome_days_median"], shown["outcome_days_90th_percentile"]) == (None, None)
     assert (shown["mature"], shown["reviewed"], shown["unreviewed"]) == (records, 0, records)
     assert shown["base_rate"] == (0 if records else None)
+    assert (shown["label_delay_days"], shown["label_delay_is_measured"]) == (30, False)
     features = rows(shown["features"])
     assert [list(row) for row in features] == [["feature", "null_share", "mean", "spread", "change"]] * len(
         FEATURES
