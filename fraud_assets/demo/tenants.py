@@ -59,7 +59,7 @@ TENANTS: Final = (
     DemoTenant(
         id="alcazar-security",
         name="Alcazar Security",
-        shows="a medium company in two time zones whose model is activated",
+        shows="a medium company in two time zones, with frauds that a model can learn",
         cities=(
             City("mad", "Madrid", "Europe/Madrid", "ES", 40.4168, -3.7038),
             City("svq", "Sevilla", "Europe/Madrid", "ES", 37.3891, -5.9845),
@@ -71,7 +71,7 @@ TENANTS: Final = (
     DemoTenant(
         id="bluewater-guards",
         name="Bluewater Guards",
-        shows="a medium company in zones with and without summer time whose model is activated",
+        shows="a medium company in zones with and without summer time, with frauds that a model can learn",
         cities=(
             City("nyc", "New York", "America/New_York", "US", 40.7128, -74.0060),
             City("chi", "Chicago", "America/Chicago", "US", 41.8781, -87.6298),
