@@ -94,7 +94,7 @@ def calibration(is_fraud: npt.ArrayLike, scores: npt.ArrayLike) -> bytes:
     axes.plot(bins.predicted, bins.observed, "o-", color=_CANDIDATE, markersize=6, linewidth=1.5, label=label)
     axes.set(xlabel="Mean score (predicted share of fraud)", ylabel="Observed share of fraud")
     axes.set_title(f"Calibration: the score is off by {error:.3f} on average", pad=12)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return _png(figure)
 
 
@@ -138,7 +138,7 @@ def score_histogram(is_fraud: npt.ArrayLike, scores: npt.ArrayLike, settings: Se
     axes.axvline(metrics.threshold, color=_INK, linestyle=":", linewidth=1, label=label)
     axes.set(xlabel="Score", ylabel="Held-out events", yscale="log")
     axes.set_title("Scores of fraud and of the rest", pad=12)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     return _png(figure)
 
 
