@@ -23,18 +23,18 @@ def run(folder: Path) -> dict[str, tuple[int, float]]:
     known, total = dict.fromkeys(FEATURES, 0), dict.fromkeys(FEATURES, 0.0)
     with TemporaryDirectory() as scratch:
         for batch in _batches(folder, Path(scratch)):
-            counts, sums = batch.select(FEATURES).count(), batch.select(_numbers()).sum()
+            counts, sums = (
+                batch.select(FEATURES).count(),
+                batch.select(_number(name).sum() for name in FEATURES),
+            )
             for name in FEATURES:
                 known[name] += counts[name].item()
                 total[name] += float(sums[name].item() or 0)
     return {name: (known[name], total[name]) for name in FEATURES}
 
 
-def _numbers() -> list[pl.Expr]:
-    return [
-        (pl.col(name).to_physical() if name == "entry_source" else pl.col(name)).cast(pl.Float64)
-        for name in FEATURES
-    ]
+def _number(name: str) -> pl.Expr:
+    return pl.col(name).to_physical() if name == "entry_source" else pl.col(name)
 
 
 def _batches(folder: Path, scratch: Path) -> Iterator[pl.DataFrame]:
@@ -42,6 +42,6 @@ def _batches(folder: Path, scratch: Path) -> Iterator[pl.DataFrame]:
     sites, rules = pl.read_parquet(folder / "site.parquet"), Settings()
     for number, made in enumerate(profiles.batches(events, shifts, sites, SNAPSHOTS, rules, {})):
         sufficient = made.filter(pl.col("observations") >= rules.profile_minimum_observations)
-        sufficient.write_parquet(scratch / f"{number:06}.parquet")
+        sufficient.write_parquet(scratch / f"{number:06}.parquet", compression="lz4")
     known = pl.scan_parquet(scratch / "*.parquet")
     yield from features.batches(events, shifts, sites, known)

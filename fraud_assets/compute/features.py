@@ -22,6 +22,7 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
     EVERY_EVENT,
+    OF_SHIFT,
     by_guard,
     guard_batches,
     haversine_meters,
@@ -46,6 +47,7 @@ _OF_PROFILE: Final = (
     "consistency_score",
 )
 _USUAL: Final = ("hours", "weekdays", "sites")
+_UNREAD: Final = ("punch_out_at", "accuracy_m")
 
 
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
@@ -79,7 +81,10 @@ def batches(
     about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at once and
     24 bytes an event; some 120 bytes an event while sites and devices are counted.
     """
-    numbered, rostered, known = (by_guard(rows) for rows in (past.with_row_index("row"), shifts, profiles))
+    held = profiles.select("guard_id", "snapshot_at", *_OF_PROFILE, *(f"usual_{name}" for name in _USUAL))
+    numbered, rostered, known = (
+        by_guard(rows) for rows in (past.with_row_index("row").drop(_UNREAD), shifts.select(OF_SHIFT), held)
+    )
     places = _at_places(past, np.diff(numbered.starts), is_asked)
 
     def described(guards: pl.Series) -> pl.DataFrame:

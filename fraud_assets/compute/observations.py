@@ -23,6 +23,8 @@ BATCH_EVENTS: Final = 250_000
 EVERY_EVENT: Final = pl.lit(True)
 IN_TIME: Final = ("guard_id", "punch_in_at", "event_id")
 """The order of rows in every pass over a guard's events."""
+OF_SHIFT: Final = ("guard_id", "shift_id", "scheduled_start", "published_at")
+"""What is read of a shift."""
 LATE_AFTER: Final = timedelta(minutes=15)
 EARTH_RADIUS_METERS: Final = 6_371_000
 FACE_DISTANCE_LIMIT: Final = 0.4

@@ -18,6 +18,7 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     EVERY_EVENT,
     IN_TIME,
+    OF_SHIFT,
     by_guard,
     guard_batches,
     in_parallel,
@@ -171,7 +172,7 @@ def batches(
     Events and shifts are sorted by guard_id; raises ValueError if they are not. The guards that cannot be
     profiled are added to `failed`, with the reason.
     """
-    attended, rostered = by_guard(past.select(_READ)), by_guard(shifts)
+    attended, rostered = by_guard(past.select(_READ)), by_guard(shifts.select(OF_SHIFT))
 
     def profiled(guards: pl.Series) -> pl.DataFrame:
         events, own_shifts = pl.collect_all([attended.of(guards), rostered.of(guards)])
