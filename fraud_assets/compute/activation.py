@@ -50,7 +50,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Submission:
-    """All that is recorded of a training. `facts` become tags, `pictures` are PNG files by name."""
+    """All that is recorded of a training. `facts` become tags, `pictures` are PNG and CSV files by name."""
 
     model: Model
     metrics: Metrics
