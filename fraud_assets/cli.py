@@ -102,16 +102,16 @@ def _run_cycle(
     """Runs what is due. A stage that fails is said, and ends the tenant's cycle."""
     import dagster as dg
 
-    from fraud_assets import cycle
+    from fraud_assets import cycle, mirror
     from fraud_assets.orchestration.assets.model import fail_window
-    from fraud_assets.storage.ledger import PUT_BACK
+    from fraud_assets.storage.ledger import NOTES
 
     start = platform.cycle_start(tenant)
     last = platform.ledger.latest(tenant)
-    if last and last.cycle_started_at == start and last.verdict != PUT_BACK:
+    if last and last.cycle_started_at == start and last.verdict not in NOTES:
         terminal.say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
         return
-    due = cycle.retrain_due(platform, tenant, start, fail_window())
+    due = cycle.retrain_due(platform, tenant, start, fail_window(), mirror.damage(platform, tenant))
     terminal.say(f"  {due.reason}")
     stages = cycle.CYCLE_STAGES
     result = job.execute_in_process(

@@ -26,15 +26,20 @@ ROLL_BACK: Final = "roll back"
 OVERRIDE: Final = "override"
 ADOPT: Final = "adopt"
 PUT_BACK: Final = "put back"
+FOUND_DAMAGED: Final = "found damaged"
 BY_A_PERSON: Final = (ROLL_BACK, OVERRIDE, ADOPT)
 ACTIVATIONS: Final = (ACTIVATE, *BY_A_PERSON)
-"""The verdicts that make a version the champion. `put back` says that the alias was corrected."""
+"""The verdicts that make a version the champion. `put back` says that the alias was corrected, `found
+damaged` that the champion can no longer be served."""
+NOTES: Final = (PUT_BACK, FOUND_DAMAGED)
+"""They decide nothing: a decision before them is still the newest."""
 
 _OPENINGS: Final = {
     ACTIVATE: "Activated",
     "reject": "Rejected",
     ROLL_BACK: "Rolled back from v{was} to v{version} by {by}",
     OVERRIDE: "Override: v{version} activated by {by}",
+    FOUND_DAMAGED: "The champion v{version} cannot be served and is trained again",
     ADOPT: "Set by hand in the registry, v{version} adopted by {by}",
 }
 
@@ -143,8 +148,7 @@ class Ledger:
         with self._transaction() as connection:
             # Two runs that decide the same at once wait for each other.
             connection.exec_driver_sql(LOCKS[connection.dialect.name])
-            # A correction of the alias in between does not make a decision another one.
-            others = [] if entry.verdict == PUT_BACK else [DECISIONS.c.verdict != PUT_BACK]
+            others = [] if entry.verdict in NOTES else [DECISIONS.c.verdict.not_in(NOTES)]
             newest = _newest(connection, _is_of(entry.tenant), *others).get(entry.tenant)
             if newest and _identity(newest) == _identity(entry):
                 return False
@@ -159,6 +163,11 @@ class Ledger:
     def champions(self) -> dict[str, Entry]:
         """The newest activation of every tenant that has one, in one query."""
         return self._newest(_IS_ACTIVATION)
+
+    def damaged(self) -> dict[str, Entry]:
+        """What was found of every tenant whose champion is damaged, in one query."""
+        newest = self._newest(DECISIONS.c.verdict.in_((*ACTIVATIONS, FOUND_DAMAGED)))
+        return {tenant: entry for tenant, entry in newest.items() if entry.verdict == FOUND_DAMAGED}
 
     def rolled_back(self, tenant: str, model_digest: str) -> Entry | None:
         """The roll back that took this very model out of service; None if it was activated again since."""

@@ -1,0 +1,125 @@
+"""Starts each run in a process of its own that is warm at birth: forked from one that holds the libraries.
+
+Importing Dagster, MLflow and XGBoost costs more than a small tenant's whole night. What is forked does what
+`dagster api execute_run` does, the command behind all of Dagster's launchers.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+import dagster as dg
+import psutil
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+WORKER_TAG = "fraud_assets/worker"
+"""On a run: the machine, process id and time of birth of what executes it."""
+
+LIBRARIES = (
+    *("dagster._cli.api", "dagster_postgres", "sqlalchemy.dialects.sqlite"),
+    *("mlflow.artifacts", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg"),
+    *("xgboost", "sklearn.linear_model", "sklearn.metrics", "scipy.sparse", "numba", "holidays"),
+    *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake", "dataframely"),
+)
+"""Imported once. Nothing of our own: that is read afresh by each run, and starts the threads of polars, which
+no fork takes along."""
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
+    """A process a run on the daemon's machine, without the seconds that a new interpreter takes to import.
+
+    Set in `dagster.yaml`. A run that outlives the daemon is known again by the next one. New code is used
+    once the daemon is started again.
+    """
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None):
+        self._inst_data = inst_data
+        super().__init__()
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        return cls(inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        run = context.dagster_run
+        if context.job_code_origin is None:
+            raise dg.DagsterInvariantViolationError(f"expected run {run.run_id} to say where its code is")
+        arguments = ExecuteRunArgs(context.job_code_origin, run.run_id, self._instance.get_ref())
+        _processes.set_forkserver_preload(list(LIBRARIES))
+        here, there = _processes.Pipe()
+        process = _processes.Process(target=_execute, args=(there, arguments.get_command_args()[-3:]))
+        process.start()
+        there.close()
+        # It waits for the word, so that no run is under way that nobody could find again.
+        self._instance.add_run_tags(run.run_id, {WORKER_TAG: _named(psutil.Process(process.pid))})
+        here.send(run.run_id)
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupts the run, which then reports that it was canceled."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        worker = _worker(run)
+        if worker is None:
+            return False
+        worker.send_signal(signal.SIGINT)
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        machine = run.tags.get(WORKER_TAG, "").partition(" ")[0]
+        if machine != socket.gethostname():
+            return CheckRunHealthResult(
+                WorkerStatus.UNKNOWN, f"it runs on {machine or 'no machine that is known'}"
+            )
+        if _worker(run) is None:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+
+def _named(process: psutil.Process) -> str:
+    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+
+
+def _worker(run: dg.DagsterRun) -> psutil.Process | None:
+    """The process of the run, if it still runs on this machine; ids of processes are used again."""
+    name = run.tags.get(WORKER_TAG)
+    with suppress(psutil.NoSuchProcess, ValueError, IndexError):
+        process = psutil.Process(int((name or "").split(" ")[1]))
+        if _named(process) == name and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _execute(word: Connection, arguments: Sequence[str]) -> None:
+    """In the new process: waits for the word; without one its launcher is gone, and so is the run."""
+    try:
+        word.recv()
+    except EOFError:
+        os._exit(1)
+    from dagster._cli.api import api_cli
+
+    api_cli(list(arguments[1:]))
