@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import psycopg2
 
@@ -99,6 +99,34 @@ def tenants(count: int) -> list[DemoTenant]:
     ]
 
 
+def enrol(installation: Installation, count: int, now: datetime) -> None:
+    """`count` tenants without any rows in the source, with champions 1 to 7 days old in the ledger."""
+    with closing(psycopg2.connect(installation.url("source"))) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE tenant AS SELECT 'tenant-' || number AS tenant_id, 'Tenant' AS name, "
+            "true AS is_active, 'UTC' AS tz, 'ES' AS country FROM generate_series(1, %s) AS number",
+            (count,),
+        )
+        connection.commit()
+    ledger = installation.platform.ledger
+    for number in range(1, count + 1):
+        ledger.append(_activation(f"tenant-{number}", now - timedelta(days=1 + number % 7)))
+
+
+def _activation(tenant: str, at: datetime) -> Entry:
+    return Entry(
+        tenant=tenant,
+        decided_at=at,
+        cycle_started_at=at,
+        verdict=Verdict.ACTIVATE,
+        reasons=("it stands for a model that passed",),
+        records=1000,
+        fraud=50,
+        model_version=1,
+        model_digest="0" * 64,
+    )
+
+
 def fill(installation: Installation, fleet: Sequence[DemoTenant], now: datetime) -> None:
     """The source's rows up to `now`, last night's profiles, and each tenant's champion, 1 to 7 days old."""
     database.create(installation.platform.source.url, now, tenants=fleet)
@@ -116,14 +144,8 @@ def _settle(
     alike = next(each.id for each in fleet if each.guards == tenant.guards)
     submission = _trained(installation, alike, now)
     made = platform.registry.register(tenant.id, submission)
-    entry = Entry(
-        tenant=tenant.id,
-        decided_at=now - age,
-        cycle_started_at=now - age,
-        verdict=Verdict.ACTIVATE,
-        reasons=("it stands for a model that passed",),
-        records=submission.train.height + submission.holdout.height,
-        fraud=int(submission.train["is_fraud"].sum()),
+    entry = replace(
+        _activation(tenant.id, now - age),
         model_version=made.version,
         model_digest=made.digest,
         pr_auc=submission.metrics.pr_auc,
@@ -132,15 +154,15 @@ def _settle(
     mirror.show(platform, entry)
 
 
-class _Keeps(Registry):
-    """Keeps what it is given, and finds nothing."""
+class _Keeps:
+    """A registry that keeps what it is given, and finds nothing."""
 
     given: Submission
 
-    def find(self, *_: Any) -> None:
+    def find(self, *_: object) -> None:
         return None
 
-    def register(self, tenant: str, submission: Submission) -> Any:  # noqa: ARG002
+    def register(self, _: str, submission: Submission) -> None:
         self.given = submission
 
 
@@ -148,7 +170,7 @@ class _Keeps(Registry):
 def _trained(installation: Installation, tenant: str, now: datetime) -> Submission:
     """The model of `tenant` as of `now`, trained once a process."""
     folder = installation.home.with_name("trained") / str(os.getpid())
-    keeps = _Keeps(f"sqlite:///{folder}/mlflow.db")
+    keeps = _Keeps()
     stores = {**installation.environment, "FRAUD_ASSETS_HOME": str(folder)}
     platform = replace(Platform.from_environment(stores), registry=cast("Registry", keeps), now=lambda: now)
     cycle.refresh_profiles(platform, tenant)

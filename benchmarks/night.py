@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -26,18 +26,22 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from unittest.mock import patch
 
+import dagster as dg
 import psutil
 import psycopg2
 
 from benchmarks import fleet
 from benchmarks.fleet import Installation
 from fraud_assets import cli, cycle, mirror, servers
-from fraud_assets.definitions import open_platform
+from fraud_assets.definitions import build_definitions, open_platform
 from fraud_assets.domain.errors import FraudAssetsError
+from fraud_assets.orchestration.partitions import tenants
 from fraud_assets_tests.journeys.installation import free_port
 from fraud_assets_tests.postgres import postgres_server
 
 WEEK: Final = timedelta(days=7)
+MANY: Final = 5_000
+"""Tenants for whom one tick is evaluated, without a night."""
 
 
 def main() -> None:
@@ -50,8 +54,16 @@ def main() -> None:
     heads = ("tenants", "minutes", "a minute", "CPU-s each", "floor", "ratio", "peak MiB")
     print("".join(f"{head:>11}" for head in heads))
     nights = [_measured(size) for size in sizes]
-    figures = nights[-1] | {"exponent": _exponent(nights), "nights": nights}
+    ticks = {count: _tick_seconds(count) for count in (options.tenants, MANY)}
+    figures = nights[-1] | {
+        "exponent": _exponent(nights),
+        "tick_seconds": ticks[options.tenants],
+        f"tick_seconds_{MANY}": ticks[MANY],
+        "nights": nights,
+    }
     _print_split(figures)
+    for count, seconds in ticks.items():
+        print(f"a tick's evaluation, {count:,} tenants: {seconds:.2f} s")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -226,6 +238,40 @@ def _night(installation: Installation, count: int) -> dict[str, Any]:
     }
 
 
+def _tick_seconds(count: int) -> float:
+    """What it takes to find out which of `count` tenants start their cycle, and which are retrained."""
+    with TemporaryDirectory(prefix="tick-") as folder, postgres_server() as url:
+        server = url.rpartition("/")[0]
+        made = Installation("tick", Path(folder), server, "tick_source", "http://127.0.0.1:9")
+        for store in fleet.STORES:
+            fleet.administer(server, f"CREATE DATABASE tick_{store}")
+        now = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0)
+        fleet.enrol(made, count, now)
+        platform = replace(made.platform, now=lambda: now)
+        definitions = build_definitions(lambda: platform)
+        chain = dg.AssetSelection.assets(*cycle.CYCLE_STAGES)
+        with _instance(made) as instance:
+            instance.add_dynamic_partitions(str(tenants.name), platform.source.active_tenants())
+            cursor, asked = None, 0
+            for at in (now - timedelta(minutes=1), now):
+                start = time.perf_counter()
+                found = dg.evaluate_automation_conditions(
+                    definitions, instance, asset_selection=chain, evaluation_time=at, cursor=cursor
+                )
+                seconds, cursor, asked = time.perf_counter() - start, found.cursor, found.total_requested
+    if asked < count:
+        raise SystemExit(f"expected at least {count} partitions to be asked for, got {asked}")
+    return seconds
+
+
+@contextmanager
+def _instance(installation: Installation) -> Iterator[dg.DagsterInstance]:
+    with patch.dict(os.environ, installation.environment, clear=True):
+        os.environ.update(cli.environment())
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+
+
 def _until(what: str, question: Callable[[], Any], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not question():
@@ -254,9 +300,9 @@ def _processes() -> Iterator[tuple[str, psutil.Process]]:
             yield next((kind for word, kind in _KINDS.items() if word in command), "other"), process
 
 
-def _cpu_by_process() -> Counter[str]:
+def _cpu_by_process() -> defaultdict[str, float]:
     """CPU-seconds up to now, of running processes and of those of their children that ended."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for kind, process in _processes():
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
@@ -266,9 +312,9 @@ def _cpu_by_process() -> Counter[str]:
     return spent
 
 
-def _spent(before: Counter[str]) -> dict[str, float]:
+def _spent(before: Mapping[str, float]) -> dict[str, float]:
     now = _cpu_by_process()
-    return {kind: now[kind] - before[kind] for kind in now}
+    return {kind: seconds - before.get(kind, 0.0) for kind, seconds in now.items()}
 
 
 def _memory_mib() -> float:
