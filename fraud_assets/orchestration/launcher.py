@@ -4,6 +4,7 @@ Importing Dagster, MLflow and XGBoost costs more than a small tenant's whole nig
 `dagster api execute_run` does, the command behind all of Dagster's launchers.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -142,6 +143,8 @@ def _execute(word: Connection, run_id: str, instance: InstanceRef) -> None:
         word.recv()
     except EOFError:
         os._exit(1)
+    # What was inherited is not looked through again: to collect garbage in it would copy all of its memory.
+    gc.freeze()
     from dagster._cli.api import _execute_run_command_body
     from dagster._utils.interrupts import capture_interrupts
 
