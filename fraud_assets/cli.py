@@ -1,4 +1,5 @@
-"""The command line: `fraud-assets demo`, `status` and `ui`; those about one tenant's model are in `commands`.
+"""The command line: `fraud-assets demo`, `status` and `ui`; those about one tenant's model are in `commands`,
+those about a whole installation in `operations`.
 
 Imports that cost seconds stand in the functions that need them.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fraud_assets import commands as about_models
-from fraud_assets import terminal
+from fraud_assets import operations, terminal
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--mlflow-port", type=_port, default=5000)
     sub.set_defaults(command=ui)
     about_models.add_to(commands)
+    operations.add_to(commands, environment)
     return parser
 
 
