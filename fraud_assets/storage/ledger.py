@@ -120,7 +120,11 @@ class Entry:
         return self.verdict in BY_A_PERSON
 
 
-_WAITS: Final = {"sqlite": {"timeout": 30}, "postgresql": {"connect_timeout": 10}}
+# PostgreSQL works longer to let somebody in than to answer: a connection is kept, and tried before it is used.
+_ENGINES: Final[dict[str, dict[str, Any]]] = {
+    "sqlite": {"poolclass": NullPool, "connect_args": {"timeout": 30}},
+    "postgresql": {"pool_size": 1, "pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
+}
 _IS_ACTIVATION: Final = DECISIONS.c.verdict.in_(ACTIVATIONS)
 _IS_DECISION: Final = DECISIONS.c.verdict != ERASE
 
@@ -241,7 +245,7 @@ class Ledger:
     @cached_property
     def _engine(self) -> sa.Engine:
         url = _parsed(self.url)
-        engine = sa.create_engine(url, poolclass=NullPool, connect_args=_WAITS[url.get_backend_name()])
+        engine = sa.create_engine(url, **_ENGINES[url.get_backend_name()])
         prepare(engine)
         return engine
 
