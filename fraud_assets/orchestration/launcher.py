@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -36,6 +37,11 @@ no fork takes along."""
 
 PATIENCE_SECONDS = 20.0
 """Between an interrupt and the end by force."""
+
+HEED_SECONDS = 10.0
+"""How often a run looks whether it is to end."""
+
+_ENDED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -83,11 +89,16 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         here.send(run.run_id)
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupts the run, which then reports that it was canceled; by force if it does not hear."""
+        """Interrupts the run, which then reports that it was canceled; by force if it does not hear.
+
+        A run on another machine sees within seconds that it is to end.
+        """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
+        if not _is_here(run):
+            return WORKER_TAG in run.tags
         worker = _worker(run)
         if worker is None:
             return False
@@ -104,8 +115,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """A run of another machine's daemon is left to that: what cannot be seen from here is not ended."""
-        is_here = run.tags.get(WORKER_TAG, "").startswith(f"{socket.gethostname()} ")
-        if is_here and _worker(run) is None:
+        if _is_here(run) and _worker(run) is None:
             return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
@@ -117,6 +127,10 @@ def _end(worker: psutil.Process) -> None:
 
 def _named(process: psutil.Process) -> str:
     return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+
+
+def _is_here(run: dg.DagsterRun) -> bool:
+    return run.tags.get(WORKER_TAG, "").startswith(f"{socket.gethostname()} ")
 
 
 def _worker(run: dg.DagsterRun) -> psutil.Process | None:
@@ -150,7 +164,18 @@ def _execute(word: Connection, run_id: str, instance: InstanceRef) -> None:
 
     with capture_interrupts(), dg.DagsterInstance.from_ref(instance) as opened:
         _keep_connections(opened)
+        threading.Thread(target=_heed, args=(opened, run_id), daemon=True).start()
         sys.exit(_execute_run_command_body(run_id, opened, _ignore, set_exit_code_on_failure=True))
+
+
+def _heed(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Interrupts this very process once its run is to end: who says so may be on another machine."""
+    while True:
+        time.sleep(HEED_SECONDS)
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.status in _ENDED:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
 
 def _ignore(_: dg.DagsterEvent) -> None:
