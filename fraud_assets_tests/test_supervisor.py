@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fraud_assets import servers
+from fraud_assets import supervisor
 from fraud_assets.domain.errors import InvalidSettings
 from fraud_assets.servers import HOST, Server
 
@@ -45,9 +45,9 @@ UNTIL = "import pathlib, time\nwhile not pathlib.Path({file!r}).exists(): time.s
 # What `fraud-assets ui` does, with the parent as the one server.
 RUN = f"""
 import os, pathlib, sys
-from fraud_assets import servers
-parent = servers.Server("Parent", (sys.executable, "-c", {PARENT!r}))
-sys.exit(servers.run([parent], os.environ, pathlib.Path(sys.argv[1]), print))
+from fraud_assets import supervisor
+parent = Server("Parent", (sys.executable, "-c", {PARENT!r}))
+sys.exit(supervisor.run([parent], os.environ, pathlib.Path(sys.argv[1]), print))
 """
 
 
@@ -78,7 +78,7 @@ def free() -> int:
 
 def run(folder: Path, *wanted: Server) -> tuple[int, list[str]]:
     said: list[str] = []
-    return servers.run(wanted, os.environ, folder, said.append), said
+    return supervisor.run(wanted, os.environ, folder, said.append), said
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
@@ -109,15 +109,15 @@ def test_what_a_server_prints_is_kept_in_its_log(tmp_path: Path) -> None:
 
 def test_two_servers_cannot_have_one_port(free: int) -> None:
     with pytest.raises(InvalidSettings, match=f"expected port {free} to be free for MLflow"):
-        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=free)])
+        supervisor.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=free)])
 
 
 def test_a_taken_port_is_refused_with_the_name_of_who_wants_it(taken: int, free: int) -> None:
-    servers.require_free([program("Dagster", WAIT, port=free), program("Daemon", WAIT)])
+    supervisor.require_free([program("Dagster", WAIT, port=free), program("Daemon", WAIT)])
     with pytest.raises(
         InvalidSettings, match=f"expected port {taken} to be free for MLflow: .*--mlflow-port"
     ):
-        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=taken)])
+        supervisor.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=taken)])
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -155,7 +155,7 @@ def test_ctrl_c_and_a_termination_stop_all_with_their_children(
 def test_one_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", STUBBORN], cwd=tmp_path, start_new_session=True)
     wait_for((tmp_path / "ready").exists)
-    servers._stop([process], patience_seconds=0.2)
+    supervisor._stop([process], patience_seconds=0.2)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -166,7 +166,7 @@ def test_a_program_that_cannot_be_started_stops_those_that_were(tmp_path: Path) 
 
     missing = Server("Missing", (str(tmp_path / "no-such-program"),))
     with pytest.raises(FileNotFoundError):
-        servers.run([program("Parent", PARENT), missing], os.environ, tmp_path, say)
+        supervisor.run([program("Parent", PARENT), missing], os.environ, tmp_path, say)
     require_the_end_of_the_child(tmp_path)
 
 
@@ -179,20 +179,11 @@ def test_the_address_is_said_once_it_answers(tmp_path: Path, free: int) -> None:
             (tmp_path / "heard").touch()
 
     page = program("Page", ANSWER, str(free), "200", port=free)
-    servers.run([page, program("Brief", UNTIL.format(file="heard"))], os.environ, tmp_path, say)
+    supervisor.run([page, program("Brief", UNTIL.format(file="heard"))], os.environ, tmp_path, say)
     assert said[2:4] == [f"Page is ready at http://{HOST}:{free}", "Ctrl-C stops them."]
 
 
 def test_servers_get_the_environment_that_is_handed_in(tmp_path: Path) -> None:
     writes = "import os, pathlib; pathlib.Path('seen').write_text(os.environ['ONLY_HERE'])"
-    servers.run([program("Writes", writes)], {"ONLY_HERE": "yes"}, tmp_path, lambda _: None)
+    supervisor.run([program("Writes", writes)], {"ONLY_HERE": "yes"}, tmp_path, lambda _: None)
     assert (tmp_path / "seen").read_text() == "yes"
-
-
-def test_everything_is_served_on_loopback_alone(tmp_path: Path) -> None:
-    webserver, daemon = servers.dagster(3001)
-    tracking = servers.mlflow(5001, tmp_path)
-    assert webserver.command[webserver.command.index("-h") + 1] == HOST == "127.0.0.1"
-    assert tracking.command[tracking.command.index("--host") + 1] == HOST
-    assert (webserver.port, daemon.port, tracking.port) == (3001, None, 5001)
-    assert all(Path(server.command[0]).exists() for server in (webserver, daemon, tracking))
