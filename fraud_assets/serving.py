@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fraud_assets import terminal
+from fraud_assets.domain.errors import DagsterUnreachable
 
 if TYPE_CHECKING:
     from fraud_assets.servers import Server
@@ -145,15 +146,18 @@ def _prepare_stores() -> None:
 def _prepare_dagster() -> None:
     """What `dagster instance migrate` does, if need be."""
     import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
 
-    with dg.DagsterInstance.get() as instance:
-        stores: tuple[Any, ...] = (
-            instance.run_storage,
-            instance.event_log_storage,
-            instance.schedule_storage,
-        )
-        if any(found != latest for found, latest in (store.alembic_version() for store in stores)):
-            instance.upgrade(terminal.say)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            stores: Any = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+            if any(found != latest for found, latest in (store.alembic_version() for store in stores)):
+                instance.upgrade(terminal.say)
+    except DagsterPostgresException as error:
+        raise DagsterUnreachable(
+            f"expected Dagster's database to answer, got: {error.__cause__ or error}; "
+            "check that it is there, and FRAUD_ASSETS_DAGSTER_URL"
+        ) from error
 
 
 def _bind() -> str:
