@@ -50,6 +50,18 @@ class Server:
         return self.name.lower().replace(" ", "-")
 
 
+def _script(name: str) -> str:
+    """The program of a dependency, from the environment that runs this."""
+    return str(Path(sys.executable).parent / name)
+
+
+# The last heartbeats are kept by Dagster: a daemon that stopped is noticed after five minutes.
+_HAS_A_HEARTBEAT = (
+    *("env", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE=300"),
+    *(_script("dagster-daemon"), "liveness-check"),
+)
+
+
 def dagster(port: int, workspace: Path = WORKSPACE, bind: str = HOST) -> list[Server]:
     """The webserver, and the daemon that runs schedules, sensors and queued runs."""
     loads = ("-w", str(workspace))
@@ -86,18 +98,8 @@ def production(ports: Mapping[str, int], home: Path, bind: str = HOST) -> list[S
         registry,
         code,
         Server(webserver.name, webserver.command, webserver.port, webserver.page, after=(code.name,)),
-        Server(
-            daemon.name,
-            daemon.command,
-            check=(_script("dagster-daemon"), "liveness-check"),
-            after=(registry.name, code.name),
-        ),
+        Server(daemon.name, daemon.command, check=_HAS_A_HEARTBEAT, after=(registry.name, code.name)),
     ]
-
-
-def _script(name: str) -> str:
-    """The program of a dependency, from the environment that runs this."""
-    return str(Path(sys.executable).parent / name)
 
 
 def is_well(server: Server, environment: Mapping[str, str]) -> bool:
