@@ -127,7 +127,9 @@ def test_the_platform_reads_as_the_reader_what_it_reads_as_the_owner(reader: str
 @pytest.mark.parametrize("table", ["attendance_event", "shift", "outcome"])
 def test_a_policy_does_not_change_how_rows_are_found(connection: Connection, owner: str, table: str) -> None:
     """A policy is checked once a query, not once a row, and an index is used as without it."""
-    query = f"EXPLAIN (COSTS OFF) SELECT * FROM {table} WHERE tenant_id = current_setting('fraud_assets.tenant')"
+    query = (
+        f"EXPLAIN (COSTS OFF) SELECT * FROM {table} WHERE tenant_id = current_setting('fraud_assets.tenant')"
+    )
     plans: list[list[str]] = []
     with closing(psycopg2.connect(owner)) as whole:
         for each in (whole, connection):
