@@ -53,14 +53,14 @@ def ui(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace) -> int:
-    """Runs the servers of production. A single one takes the place of this process, and nothing is migrated."""
+    """Runs the servers of production; a single one in the place of this process, without migrating."""
     wanted = _production(given)
-    if given.server is None:
-        return _run(wanted, given)
-    [server] = (server for server in wanted if server.word == given.server)
-    _lay_out(given)
-    os.chdir(_home())
-    os.execve(server.command[0], server.command, os.environ)  # noqa: S606
+    if given.server is not None:
+        [server] = (server for server in wanted if server.word == given.server)
+        _lay_out(given)
+        os.chdir(_home())
+        os.execve(server.command[0], server.command, os.environ)  # noqa: S606
+    return _run(wanted, given)
 
 
 def health(given: argparse.Namespace) -> int:
@@ -130,7 +130,7 @@ def _lay_out(given: argparse.Namespace) -> None:
 
 
 def _prepare_stores() -> None:
-    """One process makes or migrates them: Dagster's and MLflow's own first use breaks when two do it at once."""
+    """One process makes or migrates them: the first use by Dagster or MLflow breaks when two do it."""
     from fraud_assets.definitions import open_platform
     from fraud_assets.storage import registry_database
 

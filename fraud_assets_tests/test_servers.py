@@ -30,7 +30,7 @@ def page(status: int) -> Iterator[int]:
             self.send_response(status if self.path == "/health" else 404)
             self.end_headers()
 
-        def log_message(self, *said: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with http.server.HTTPServer((HOST, 0), Page) as server:

@@ -50,8 +50,9 @@ def connection(reader: str) -> Iterator[Connection]:
 def counted(connection: Connection, table: str, where: str = "true") -> int:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {table} WHERE {where}")
-        [count] = cursor.fetchone() or [None]
-    return int(count)
+        found = cursor.fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def name_tenant(connection: Connection, tenant: str) -> None:

@@ -1,4 +1,4 @@
-"""`fraud-assets migrate` on PostgreSQL: databases are made, and those of earlier releases keep their history."""
+"""`fraud-assets migrate` on PostgreSQL: databases are made, and earlier ones keep their history."""
 
 import os
 from collections.abc import Iterator
