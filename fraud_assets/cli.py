@@ -1,5 +1,5 @@
 """The command line: `fraud-assets demo` and `status`; those about one tenant's model are in `commands`,
-those that start servers in `serving`.
+those that start servers in `serving`, those about a whole installation in `operations`.
 
 Imports that cost seconds stand in the functions that need them.
 """
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fraud_assets import commands as about_models
-from fraud_assets import serving, terminal
+from fraud_assets import operations, serving, terminal
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     about_models.add_to(commands)
     serving.add_to(commands, environment)
+    operations.add_to(commands, environment)
     return parser
 
 
@@ -94,16 +95,16 @@ def _run_cycle(
     """Runs what is due. A stage that fails is said, and ends the tenant's cycle."""
     import dagster as dg
 
-    from fraud_assets import cycle
+    from fraud_assets import cycle, mirror
     from fraud_assets.orchestration.assets.model import fail_window
-    from fraud_assets.storage.ledger import PUT_BACK
+    from fraud_assets.storage.ledger import NOTES
 
     start = platform.cycle_start(tenant)
     last = platform.ledger.latest(tenant)
-    if last and last.cycle_started_at == start and last.verdict != PUT_BACK:
+    if last and last.cycle_started_at == start and last.verdict not in NOTES:
         terminal.say(f"  nothing to do: decided for the cycle of {start:%Y-%m-%d %H:%M} UTC. {last.sentence}")
         return
-    due = cycle.retrain_due(platform, tenant, start, fail_window())
+    due = cycle.retrain_due(platform, tenant, start, fail_window(), mirror.damage(platform, tenant))
     terminal.say(f"  {due.reason}")
     stages = cycle.CYCLE_STAGES
     result = job.execute_in_process(

@@ -448,13 +448,16 @@ def _recorded(
 
 
 def retrain_due(
-    platform: Platform, tenant: str, cycle_start: datetime, retrain_after: timedelta
+    platform: Platform,
+    tenant: str,
+    cycle_start: datetime,
+    retrain_after: timedelta,
+    damage: str | None = None,
 ) -> activation.Due:
     """Whether the cycle that starts at `cycle_start` trains the tenant's model again.
 
-    `retrain_after` is the platform's rule; the tenant's settings may override it.
+    `retrain_after` is the platform's rule; the tenant's settings may override it. `damage` says why the
+    champion cannot be served, if it cannot.
     """
-    champion = platform.champion(tenant)
-    damage = champion and platform.registry.damage(tenant, champion.version, champion.digest)
     limit = platform.settings(tenant).retrain_limit(retrain_after)
-    return activation.retrain(champion, damage, cycle_start, limit)
+    return activation.retrain(platform.champion(tenant), damage, cycle_start, limit)

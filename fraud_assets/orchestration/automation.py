@@ -4,25 +4,25 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
 from fraud_assets import cycle
-from fraud_assets.compute.activation import Champion
-from fraud_assets.domain.errors import (
-    FraudAssetsError,
-    InvalidSettings,
-    LedgerUnreachable,
-    RegistryUnreachable,
-)
+from fraud_assets.compute.activation import Champion, retrain
+from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings
 from fraud_assets.domain.settings import Settings, for_tenant
 from fraud_assets.orchestration.assets.model import fail_window
-from fraud_assets.orchestration.checks import CHAMPION_IS_FRESH, freshness
+from fraud_assets.orchestration.checks import CHAMPION_IS_FRESH
 from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform, champion_of
 
 Opener = Callable[[], Platform]
+
+PATIENCE = timedelta(hours=3)
+"""How long a night may take to retrain. A retrain is due at the very age at which a champion turns stale:
+that is reported where the night did not bring one."""
 
 tenant_cycle = dg.define_asset_job(
     "tenant_cycle",
@@ -78,7 +78,20 @@ class RetrainIsDue(TenantCondition):
         return "No champion, a damaged one, or one that is as old as active_model's freshness policy allows"
 
     def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:  # noqa: ARG002
-        return (key for key in keys if _retrain_is_due(platform, key, now))
+        champions, damaged = platform.ledger.champions(), platform.ledger.damaged()
+        return (key for key in keys if key in damaged or _is_old(platform, key, champions.get(key), now))
+
+
+class ChampionFoundDamaged(TenantCondition):
+    """True once for a tenant whose champion's file a cycle found damaged."""
+
+    @property
+    def description(self) -> str:
+        return "The tenant's champion was found damaged since the last evaluation"
+
+    def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:
+        found = platform.ledger.damaged().items()
+        return (key for key, entry in found if key in keys and since <= entry.decided_at < now)
 
 
 def _cycle_start(platform: Platform, tenant: str, now: datetime) -> datetime:
@@ -90,29 +103,27 @@ def _cycle_start(platform: Platform, tenant: str, now: datetime) -> datetime:
     return Settings().latest_cycle_start(now)
 
 
-def _retrain_is_due(platform: Platform, tenant: str, now: datetime) -> bool:
-    """A tenant whose champion cannot be judged is due: its own run shows the error, the others go on.
-
-    A registry that does not answer concerns all: the evaluation fails, and is tried again.
-    """
+def _is_old(platform: Platform, tenant: str, champion: Entry | None, now: datetime) -> bool:
+    """Also without a champion. A tenant whose settings cannot be read is due: its own run shows the error."""
     try:
-        return cycle.retrain_due(platform, tenant, _cycle_start(platform, tenant, now), fail_window()).is_due
-    except (LedgerUnreachable, RegistryUnreachable):
-        raise
-    except FraudAssetsError:
+        limit = platform.settings(tenant).retrain_limit(fail_window())
+    except InvalidSettings:
         return True
+    start = _cycle_start(platform, tenant, now)
+    return retrain(champion and champion_of(champion), None, start, limit).is_due
 
 
 def automate(assets: Sequence[dg.AssetsDefinition], open_platform: Opener) -> Sequence[dg.AssetsDefinition]:
     """The assets with the nightly conditions: profiles every night, the others when a retrain is due.
 
-    Whether it is due is asked once, for the dataset; what stands on it follows in the same run.
+    Whether it is due is asked once, for the dataset; what stands on it follows in the same run. A champion
+    that the profiles' run finds damaged is trained again in the same night.
     """
     starts = CycleStarts(open_platform)
     follows = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
     conditions = {
         "behavioural_profiles": starts,
-        "training_dataset": starts & RetrainIsDue(open_platform),
+        "training_dataset": (starts & RetrainIsDue(open_platform)) | ChampionFoundDamaged(open_platform),
         "trained_model": follows,
         "active_model": follows,
     }
@@ -149,8 +160,8 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Adds a partition for each new active tenant, and runs the check champion_is_fresh when a "
-            "tenant's champion has turned stale. A suspended tenant keeps its partition and its history, and "
-            "is no longer run."
+            "tenant's champion has turned stale and was not retrained within 3 hours. A suspended tenant "
+            "keeps its partition and its history, and is no longer run."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -179,16 +190,17 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
 
 
 def _stale(platform: Platform, active: Set[str], log: logging.Logger) -> Iterator[Champion]:
-    """The champions of `active` tenants that are too old; tenants with unreadable settings are logged."""
+    """The champions of `active` tenants that stayed too old; tenants with unreadable settings are logged."""
     for tenant, entry in platform.ledger.champions().items():
         if tenant not in active:
             continue
-        champion = champion_of(entry)
         try:
-            if not freshness(platform, tenant, champion).passed:
-                yield champion
+            limit = platform.settings(tenant).retrain_limit(fail_window()) + PATIENCE
         except FraudAssetsError as error:
             log.error("%s", error)
+        else:
+            if platform.now() - entry.cycle_started_at >= limit:
+                yield champion_of(entry)
 
 
 class _StageLines(logging.Formatter):

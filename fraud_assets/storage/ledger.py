@@ -1,7 +1,7 @@
 """The append-only record of decisions: which model is active, since when and why. It decides nothing itself.
 
 The ledger is the authority: the registry's alias and Dagster's pages mirror it. The database itself
-refuses to change or delete an entry.
+refuses to change or delete an entry, but for the erasure of a whole tenant, of which a line is left.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,23 +19,30 @@ from sqlalchemy.pool import NullPool
 
 from fraud_assets.domain.errors import InvalidSettings, LedgerUnreachable
 from fraud_assets.domain.schemas import tenant_id
-from fraud_assets.storage.ledger_table import COLUMNS, DECISIONS, LOCKS, prepare
+from fraud_assets.storage import sqlite
+from fraud_assets.storage.ledger_table import COLUMNS, DECISIONS, ERASE, LOCKS, prepare
 
 ACTIVATE: Final = "activate"
 ROLL_BACK: Final = "roll back"
 OVERRIDE: Final = "override"
 ADOPT: Final = "adopt"
 PUT_BACK: Final = "put back"
+FOUND_DAMAGED: Final = "found damaged"
 BY_A_PERSON: Final = (ROLL_BACK, OVERRIDE, ADOPT)
 ACTIVATIONS: Final = (ACTIVATE, *BY_A_PERSON)
-"""The verdicts that make a version the champion. `put back` says that the alias was corrected."""
+"""The verdicts that make a version the champion. `put back` says that the alias was corrected, `found
+damaged` that the champion can no longer be served."""
+NOTES: Final = (PUT_BACK, FOUND_DAMAGED)
+"""They decide nothing: a decision before them is still the newest."""
 
 _OPENINGS: Final = {
     ACTIVATE: "Activated",
     "reject": "Rejected",
     ROLL_BACK: "Rolled back from v{was} to v{version} by {by}",
     OVERRIDE: "Override: v{version} activated by {by}",
+    FOUND_DAMAGED: "The champion v{version} cannot be served and is trained again",
     ADOPT: "Set by hand in the registry, v{version} adopted by {by}",
+    ERASE: "Erased by {by}",
 }
 
 
@@ -87,7 +94,7 @@ class Entry:
             raise ValueError(f"expected a verdict with reasons, got {self.verdict!r}, {self.reasons}")
         if self.is_activation and (self.model_version is None or self.model_digest is None):
             raise ValueError(f"expected an activation to name its model's version and digest, got {self}")
-        if self.verdict in BY_A_PERSON and not (self.decided_by or "").strip():
+        if self.verdict in {*BY_A_PERSON, ERASE} and not (self.decided_by or "").strip():
             raise ValueError(f"expected the name of who decided on a verdict {self.verdict!r}, got none")
         if not all(isfinite(number) for number in [*self.metrics.values(), self.pr_auc or 0]):
             raise ValueError(
@@ -115,6 +122,7 @@ class Entry:
 
 _WAITS: Final = {"sqlite": {"timeout": 30}, "postgresql": {"connect_timeout": 10}}
 _IS_ACTIVATION: Final = DECISIONS.c.verdict.in_(ACTIVATIONS)
+_IS_DECISION: Final = DECISIONS.c.verdict != ERASE
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,18 +151,43 @@ class Ledger:
         """Writes the decision; False, and nothing written, if it is the tenant's newest one already.
 
         The same: of one cycle, verdict, model version and dataset digest. An older decision may be taken
-        again: going back to an earlier model is a decision of its own.
+        again: going back to an earlier model is a decision of its own. Raises ValueError for an erasure.
         """
+        if entry.verdict == ERASE:
+            raise ValueError(f"expected a decision, got an erasure of {entry.tenant}; call erase")
         with self._transaction() as connection:
             # Two runs that decide the same at once wait for each other.
             connection.exec_driver_sql(LOCKS[connection.dialect.name])
-            # A correction of the alias in between does not make a decision another one.
-            others = [] if entry.verdict == PUT_BACK else [DECISIONS.c.verdict != PUT_BACK]
+            others = [] if entry.verdict in NOTES else [DECISIONS.c.verdict.not_in(NOTES)]
             newest = _newest(connection, _is_of(entry.tenant), *others).get(entry.tenant)
             if newest and _identity(newest) == _identity(entry):
                 return False
             connection.execute(DECISIONS.insert().values(_row(entry)))
             return True
+
+    def erase(
+        self, tenant: str, at: datetime, by: str, reason: str, *, is_noted: bool = False
+    ) -> Entry | None:
+        """Deletes all decisions about the tenant, in one transaction with the line that says so.
+
+        None, and nothing written, if there were none; with `is_noted` the line is written all the same.
+        Idempotent. Nothing is left in the file of an embedded ledger either.
+        """
+        with self._transaction() as connection:
+            connection.exec_driver_sql(LOCKS[connection.dialect.name])
+            query = sa.select(sa.func.count(), sa.func.count(sa.distinct(DECISIONS.c.model_version))).where(
+                _is_of(tenant), _IS_DECISION
+            )
+            decisions, models = connection.execute(query).one()
+            counts = {"decisions": float(decisions), "models": float(models)}
+            line = Entry(tenant, at, at, ERASE, (reason,), 0, 0, metrics=counts, decided_by=by)
+            if decisions or is_noted:
+                # The database deletes the others as this one is written.
+                connection.execute(DECISIONS.insert().values(_row(line)))
+        url = _parsed(self.url)
+        if url.get_backend_name() == "sqlite":
+            sqlite.compact(Path(str(url.database)))
+        return line if decisions or is_noted else None
 
     def champion(self, tenant: str, at: datetime | None = None) -> Entry | None:
         """The tenant's newest activation, whoever decided it; with `at` (aware), the newest one by then."""
@@ -164,6 +197,11 @@ class Ledger:
     def champions(self) -> dict[str, Entry]:
         """The newest activation of every tenant that has one, in one query."""
         return self._newest(_IS_ACTIVATION)
+
+    def damaged(self) -> dict[str, Entry]:
+        """What was found of every tenant whose champion is damaged, in one query."""
+        newest = self._newest(DECISIONS.c.verdict.in_((*ACTIVATIONS, FOUND_DAMAGED)))
+        return {tenant: entry for tenant, entry in newest.items() if entry.verdict == FOUND_DAMAGED}
 
     def rolled_back(self, tenant: str, model_digest: str) -> Entry | None:
         """The roll back that took this very model out of service; None if it was activated again since."""
@@ -178,14 +216,14 @@ class Ledger:
 
     def latest(self, tenant: str) -> Entry | None:
         """The tenant's newest decision, whatever it was."""
-        return self._newest(_is_of(tenant)).get(tenant)
+        return self._newest(_is_of(tenant), _IS_DECISION).get(tenant)
 
     def latest_all(self) -> dict[str, Entry]:
         """The newest decision of every tenant that has one, in one query."""
-        return self._newest()
+        return self._newest(_IS_DECISION)
 
     def history(self, tenant: str) -> list[Entry]:
-        """All decisions of the tenant in the order in which they were written."""
+        """All decisions of the tenant, and erasures, in the order in which they were written."""
         query = sa.select(*COLUMNS).where(_is_of(tenant)).order_by(DECISIONS.c.sequence)
         with self._transaction() as connection:
             return [_entry(row) for row in connection.execute(query).mappings()]

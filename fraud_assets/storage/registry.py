@@ -9,15 +9,15 @@ a digest that the caller keeps elsewhere: loading through MLflow would run code 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fraud_assets.compute.activation import Candidate, Submission
@@ -25,7 +25,7 @@ from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.errors import InvalidSettings, ModelDamaged, RegistryError, RegistryUnreachable
 from fraud_assets.domain.schemas import FEATURES, tenant_id
-from fraud_assets.storage import registry_database
+from fraud_assets.storage import registry_database, sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +44,19 @@ _ENVIRONMENT: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 _TRANSIENT: Final = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+# What an experiment is called between being marked as deleted and being gone: without its tenant.
+_ERASED: Final = "fraud-assets-erased/"
+
+
+@dataclass(frozen=True)
+class Erased:
+    """How much was erased now, and what somebody else has to do so that nothing remains; None: nothing."""
+
+    versions: int
+    runs: int
+    remains: str | None = None
 
 
 def model_name(tenant: str) -> str:
@@ -187,6 +200,49 @@ class Registry:
         except ModelDamaged as error:
             return str(error)
         return None
+
+    def erase(self, tenant: str) -> Erased:
+        """Deletes the tenant's models, runs, datasets and files; idempotent.
+
+        Embedded, nothing is left in the database's file either. Of a server's runs a client can only mark the
+        rows as deleted.
+        """
+        with self._client() as client:
+            versions = _take_back(client, model_name(tenant))
+            runs = self._empty(client, f"fraud-assets/{tenant_id(tenant)}")
+            marked = _marked(client)
+            if self._database:
+                for experiment in marked:
+                    _purge(client, experiment)
+                sqlite.compact(self._database)
+                marked = []
+        gc = f"mlflow gc --tracking-uri {self.tracking_uri} --experiment-ids {','.join(marked)}"
+        return Erased(
+            versions,
+            runs,
+            f"The model registry keeps rows that are marked as deleted until its operator runs: {gc} "
+            "--backend-store-uri <its database>"
+            if marked
+            else None,
+        )
+
+    def _empty(self, client: "MlflowClient", experiment: str) -> int:
+        """Marks the experiment's runs and models as deleted, deletes its files, and takes its name away."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if (found := client.get_experiment_by_name(experiment)) is None:
+            return 0
+        identity = found.experiment_id
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(identity)
+        runs = list(_each(client.search_runs, [identity]))
+        for run in runs:
+            client.delete_run(run.info.run_id)
+        for model in list(_each(client.search_logged_models, [identity])):
+            client.delete_logged_model(model.model_id)
+        get_artifact_repository(found.artifact_location, tracking_uri=self.tracking_uri).delete_artifacts()
+        client.rename_experiment(identity, f"{_ERASED}{identity}")
+        return len(runs)
 
     def run_link(self, run_id: str) -> str:
         """The page of a run, relative to the address of MLflow's pages."""
@@ -338,3 +394,54 @@ def _candidate(client: "MlflowClient", version: "ModelVersion") -> Candidate:
         raise RegistryError(f"expected a version of this platform, got {version.name} v{version.version}")
     metrics = Metrics.from_dict(client.get_run(run_id).data.metrics)
     return Candidate(int(version.version), run_id, tags["model_digest"], metrics, tags)
+
+
+def _each(search: Callable[..., Any], *arguments: object, **named: object) -> "Iterator[Any]":
+    """All results of a search that answers in pages."""
+    token = None
+    while True:
+        page = search(*arguments, **named, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _take_back(client: "MlflowClient", name: str) -> int:
+    """Deletes the registered model with its versions; how many they were."""
+    if not client.search_registered_models(f"name='{name}'"):
+        return 0
+    versions = sum(1 for _ in _each(client.search_model_versions, f"name='{name}'"))
+    client.delete_registered_model(name)
+    return versions
+
+
+def _marked(client: "MlflowClient") -> list[str]:
+    """The experiments that were emptied, all of them now marked as deleted."""
+    from mlflow.entities import ViewType
+
+    filters = {"view_type": ViewType.ALL, "filter_string": f"name LIKE '{_ERASED}%'"}
+    emptied = list(_each(client.search_experiments, **filters))
+    for experiment in emptied:
+        if experiment.lifecycle_stage != "deleted":
+            client.delete_experiment(experiment.experiment_id)
+    return [experiment.experiment_id for experiment in emptied]
+
+
+def _purge(client: "MlflowClient", experiment: str) -> None:
+    """What `mlflow gc` does with an experiment that is marked as deleted, and the links that it leaves."""
+    from mlflow.entities import ViewType
+    from mlflow.store.tracking.dbmodels.models import SqlInput, SqlInputTag
+
+    store: Any = client._tracking_client.store
+    runs = [run.info.run_id for run in _each(client.search_runs, [experiment], run_view_type=ViewType.ALL)]
+    for run in runs:
+        store._hard_delete_run(run)
+    with store.ManagedSessionMaker(read_only=False) as session:
+        links = session.query(SqlInput).filter(
+            SqlInput.destination_id.in_(runs) | SqlInput.source_id.in_(runs)
+        )
+        uuids = [link.input_uuid for link in links]
+        session.query(SqlInputTag).filter(SqlInputTag.input_uuid.in_(uuids)).delete(synchronize_session=False)
+        links.delete(synchronize_session=False)
+    # Its models and datasets go with it.
+    store._hard_delete_experiment(experiment)

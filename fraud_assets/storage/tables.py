@@ -20,7 +20,7 @@ import polars as pl
 import polars.selectors as cs
 from deltalake import CommitProperties, DeltaTable
 
-from fraud_assets.domain.errors import TableNotFound
+from fraud_assets.domain.errors import Refused, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset, tenant_id
 
 Kind = Literal["profiles", "training_dataset"]
@@ -107,6 +107,17 @@ class Tables:
                 hours, dry_run=False, enforce_retention_duration=False, keep_versions=sorted(keep)
             )
         )
+
+    def erase(self, tenant: str) -> bool:
+        """Deletes all of the tenant's tables and its scratch folder; whether there was anything."""
+        folder = Path(self.root, tenant_id(tenant))
+        if not folder.exists():
+            return False
+        try:
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        except OSError as error:
+            raise Refused(f"expected to be able to delete {folder}, got: {error}; then try again") from error
+        return True
 
     @contextmanager
     def scratch(self, tenant: str) -> Iterator[Path]:

@@ -11,39 +11,21 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from dagster._core.test_utils import freeze_time
 
 from fraud_assets.cycle import CYCLE_STAGES
-from fraud_assets.domain.errors import LedgerUnreachable, RegistryError, RegistryUnreachable
+from fraud_assets.domain.errors import LedgerUnreachable
 from fraud_assets.orchestration.assets.model import fail_window
-from fraud_assets.orchestration.automation import CycleStarts, RetrainIsDue
+from fraud_assets.orchestration.automation import ChampionFoundDamaged, CycleStarts, RetrainIsDue
+from fraud_assets.storage.ledger import FOUND_DAMAGED, Ledger
 from fraud_assets_tests.builders import entry, history
-from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import TONIGHT, World
 
 NOBODY = history(as_read=True)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
-class Sound(FakeRegistry):
-    """Every champion is as it was; asking after `broken` raises `error`."""
-
-    broken: str | None = None
-    error: Exception = RegistryError("the model registry refused: no such experiment")
-
-    def damage(self, tenant: str, version: int, digest: str) -> str | None:
-        if tenant == self.broken:
-            raise self.error
-        return None
-
-
 @pytest.fixture
-def registry() -> Sound:
-    return Sound()
-
-
-@pytest.fixture
-def world(tmp_path: Path, instance: dg.DagsterInstance, registry: Sound) -> World:
+def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
     """Champions of yesterday's cycle."""
     made = World(tmp_path, instance, acme=NOBODY, beta=NOBODY)
-    made.with_platform(registry=registry)
     for tenant in ("acme", "beta"):
         made.platform.ledger.append(entry(tenant, cycle_started_at=TONIGHT - DAY, decided_at=TONIGHT - DAY))
     return made
@@ -91,7 +73,9 @@ def test_the_conditions_of_our_own_stand_on_the_assets_of_the_built_definitions(
     ]
     assert isinstance(profiles, CycleStarts)
     assert dataset is not None
-    assert [type(child) for child in dataset.children] == [CycleStarts, RetrainIsDue]
+    nightly, damaged = dataset.children
+    assert [type(child) for child in nightly.children] == [CycleStarts, RetrainIsDue]
+    assert isinstance(damaged, ChampionFoundDamaged)
     assert None not in following
 
 
@@ -119,24 +103,45 @@ def test_each_asset_that_the_sensor_asks_for_comes_with_its_checks(world: World)
     }
 
 
-@pytest.mark.parametrize(
-    "error", [RegistryUnreachable("expected an answer, got none"), LedgerUnreachable("it is away")]
-)
-def test_a_server_that_does_not_answer_fails_the_tick_which_is_made_up_for(
-    world: World, registry: Sound, error: Exception
+def test_a_ledger_that_does_not_answer_fails_the_tick_which_is_made_up_for(
+    world: World, tmp_path: Path
 ) -> None:
     _, cursor = tick(world, TONIGHT - MINUTE, None)
-    registry.broken, registry.error = "acme", error
+    answers = world.platform.ledger
+    world.with_platform(ledger=Ledger(f"sqlite:///{tmp_path}/not/there.db"))
     with pytest.raises(Exception, match="Error while evaluating") as failed:
         tick(world, TONIGHT, cursor)
-    assert failed.value.__cause__ is error
-    registry.broken = None
+    assert isinstance(failed.value.__cause__, LedgerUnreachable)
+    world.with_platform(ledger=answers)
     assert set(tick(world, TONIGHT + MINUTE, cursor)[0]) == {"acme", "beta"}
 
 
-def test_an_error_of_one_tenant_makes_that_tenant_due_and_no_other(world: World, registry: Sound) -> None:
-    registry.broken = "acme"
+def test_the_tick_asks_no_registry(world: World) -> None:
+    world.with_platform(registry=None)
+    _, cursor = tick(world, TONIGHT - MINUTE, None)
+    assert set(tick(world, TONIGHT, cursor)[0]) == {"acme", "beta"}
+
+
+def found_damaged(world: World, tenant: str, at: datetime) -> None:
+    world.platform.ledger.append(entry(tenant, verdict=FOUND_DAMAGED, cycle_started_at=at, decided_at=at))
+
+
+def test_a_champion_that_a_run_finds_damaged_is_trained_again_in_the_same_night_and_once(
+    world: World,
+) -> None:
+    _, cursor = tick(world, TONIGHT - MINUTE, None)
+    _, cursor = tick(world, TONIGHT, cursor)
+    found_damaged(world, "acme", TONIGHT + 2 * MINUTE)
+    asked, cursor = tick(world, TONIGHT + 3 * MINUTE, cursor)
+    assert asked == {"acme": set(CYCLE_STAGES[1:])}
+    assert tick(world, TONIGHT + 4 * MINUTE, cursor)[0] == {}
+
+
+def test_a_champion_that_stays_damaged_is_due_every_night(world: World) -> None:
+    found_damaged(world, "acme", TONIGHT - DAY)
     assert due(world) == {"acme"}
+    world.platform.ledger.append(entry("acme", cycle_started_at=TONIGHT, decided_at=TONIGHT))
+    assert due(world) == set()
 
 
 def test_broken_settings_make_their_tenant_due_and_no_other(world: World) -> None:

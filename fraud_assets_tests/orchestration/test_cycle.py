@@ -154,7 +154,10 @@ def test_a_damaged_champion_counts_as_none_and_is_never_served(world: World, dam
         del world.registry.files["acme", champion.version]
     else:
         world.registry.files["acme", champion.version] = damage
-    assert world.night(TONIGHT + timedelta(days=1))["acme"].success
+    next_night = TONIGHT + timedelta(days=1)
+    assert world.night(next_night)["acme"].success
+    [retrain] = world.night(next_night + timedelta(minutes=1)).values()
+    assert retrain.success
     healed = world.platform.champion("acme")
     assert healed is not None
     assert healed.version != champion.version

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -21,8 +21,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from fraud_assets.domain.errors import InvalidSettings, InvalidTenantId, LedgerUnreachable
+from fraud_assets.storage import sqlite
 from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets_tests.builders import NOON
+from fraud_assets_tests.postgres import binary, fresh_database
 
 DAY = timedelta(days=1)
 ACTIVATION = Entry(
@@ -251,6 +253,126 @@ def test_sqlite_replaces_nothing(tmp_path: Path) -> None:
     assert ledger.history("acme") == [ACTIVATION]
 
 
+ERASED = Entry(
+    "acme", NOON + 3 * DAY, NOON + 3 * DAY, "erase", ("the contract ended",), 0, 0, decided_by="Ana",
+    metrics={"decisions": 3.0, "models": 2.0},
+)  # fmt: skip
+
+
+ERASED_ALONE = replace(ERASED, metrics={"decisions": 1.0, "models": 1.0})
+
+
+def erase(ledger: Ledger, tenant: str = "acme", **more: bool) -> Entry | None:
+    return ledger.erase(tenant, ERASED.decided_at, "Ana", "the contract ended", **more)
+
+
+def test_an_erasure_leaves_one_line_of_the_tenant_and_the_others_as_they_were(ledger: Ledger) -> None:
+    theirs = replace(SKIPPED, tenant="acme-2")
+    for entry in (ACTIVATION, SKIPPED, theirs, ROLL_BACK):
+        ledger.append(entry)
+    assert erase(ledger) == ERASED
+    assert ledger.history("acme") == [ERASED]
+    assert ledger.history("acme-2") == [theirs]
+    assert ERASED.sentence == "Erased by Ana: the contract ended."
+
+
+def test_an_erasure_is_no_decision_and_what_comes_after_it_is_the_first(ledger: Ledger) -> None:
+    ledger.append(ACTIVATION)
+    erase(ledger)
+    assert (ledger.champion("acme"), ledger.latest("acme")) == (None, None)
+    assert ledger.champions() == ledger.latest_all() == {}
+    assert ledger.append(ACTIVATION)
+    assert ledger.history("acme")[1:] == [ACTIVATION]
+
+
+def test_an_erasure_is_noted_once_and_again_when_there_is_more_to_erase(ledger: Ledger) -> None:
+    assert erase(ledger) is None
+    ledger.append(SKIPPED)
+    assert erase(ledger)
+    assert erase(ledger) is None
+    assert erase(ledger, is_noted=True)
+    ledger.append(SKIPPED)
+    assert erase(ledger)
+    assert [entry.verdict for entry in ledger.history("acme")] == ["erase"] * 3
+
+
+def test_an_erasure_that_cannot_be_noted_deletes_nothing(ledger: Ledger) -> None:
+    ledger.append(ACTIVATION)
+    with pytest.raises(ValueError, match="expected the name of who decided"):
+        ledger.erase("acme", NOON, " ", "why")
+    with pytest.raises(ValueError, match="call erase"):
+        ledger.append(ERASED)
+    assert ledger.history("acme") == [ACTIVATION]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM fraud_assets_decision WHERE verdict = 'erase'",
+        "DELETE FROM fraud_assets_decision WHERE tenant = 'acme'",
+        "DELETE FROM fraud_assets_decision WHERE tenant = 'acme-2'",
+        "DELETE FROM fraud_assets_decision WHERE verdict <> 'erase'",
+        "UPDATE fraud_assets_decision SET verdict = 'erase'",
+        "UPDATE fraud_assets_decision SET tenant = 'acme' WHERE tenant = 'acme-2'",
+    ],
+)
+def test_after_an_erasure_nothing_else_may_go(ledger: Ledger, statement: str) -> None:
+    for entry in (ACTIVATION, replace(SKIPPED, tenant="acme-2")):
+        ledger.append(entry)
+    erase(ledger)
+    ledger.append(ROLL_BACK)
+    before = [ledger.history("acme"), ledger.history("acme-2")]
+    with (
+        pytest.raises((sqlite3.IntegrityError, psycopg2.errors.RaiseException), match="append-only"),
+        database(ledger.url) as cursor,
+    ):
+        cursor.execute(statement)
+    assert [ledger.history("acme"), ledger.history("acme-2")] == before
+
+
+@pytest.mark.parametrize("number", [-1, 10**6])
+def test_a_line_with_a_number_of_its_own_never_lets_an_entry_go_unnoticed(
+    ledger: Ledger, number: int
+) -> None:
+    ledger.append(ACTIVATION)
+    erase(ledger, "acme-2", is_noted=True)
+    insert = f"""INSERT INTO fraud_assets_decision (sequence, tenant, decided_at, cycle_started_at, verdict,
+    reasons, records, fraud, metrics, decided_by) SELECT {number}, 'acme', decided_at, cycle_started_at,
+    verdict, reasons, 0, 0, metrics, decided_by FROM fraud_assets_decision WHERE verdict = 'erase'"""
+    with suppress(sqlite3.IntegrityError, psycopg2.Error), database(ledger.url) as cursor:
+        cursor.execute(insert)
+    ledger.append(ROLL_BACK)
+    with suppress(sqlite3.IntegrityError, psycopg2.Error), database(ledger.url) as cursor:
+        cursor.execute("DELETE FROM fraud_assets_decision WHERE tenant = 'acme' AND verdict <> 'erase'")
+    assert ledger.history("acme")[-1] == ROLL_BACK
+
+
+def test_nothing_of_an_erased_tenant_is_left_in_the_file(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    for number in range(50):
+        ledger.append(replace(ACTIVATION, model_version=number, reasons=("guard-0815 is tired" * 99,)))
+    assert b"guard-0815" in (tmp_path / "ledger.db").read_bytes()
+    erase(ledger)
+    left = (tmp_path / "ledger.db").read_bytes()
+    assert b"guard-0815" not in left
+    assert left.count(b"the contract ended") == 1
+
+
+def test_whoever_dies_before_the_file_is_cleaned_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, cleaned = Ledger(f"sqlite:///{tmp_path}/ledger.db"), []
+    ledger.append(ACTIVATION)
+    with monkeypatch.context() as patched:
+        patched.delattr(sqlite, "compact")
+        with pytest.raises(AttributeError):
+            erase(ledger)
+    monkeypatch.setattr(sqlite, "compact", cleaned.append)
+    assert erase(ledger) is None
+    assert cleaned == [tmp_path / "ledger.db"]
+    assert ledger.history("acme") == [ERASED_ALONE]
+
+
 FIRST_RELEASE = """CREATE TABLE fraud_assets_decision (
 sequence {key}, tenant TEXT NOT NULL, decided_at {instant} NOT NULL, cycle_started_at {instant} NOT NULL,
 verdict TEXT NOT NULL, reasons JSON NOT NULL, records BIGINT NOT NULL, fraud BIGINT NOT NULL,
@@ -301,10 +423,52 @@ def test_an_older_ledger_still_refuses_to_be_changed(of_the_first_release: Ledge
     assert of_the_first_release.history("acme") == before
 
 
+OLD_GUARDS = {
+    "sqlite": """CREATE TRIGGER fraud_assets_decision_delete BEFORE DELETE ON fraud_assets_decision
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    "postgresql": """CREATE FUNCTION fraud_assets_append_only() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$;
+    CREATE TRIGGER fraud_assets_decision_append_only
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON fraud_assets_decision
+    FOR EACH STATEMENT EXECUTE FUNCTION fraud_assets_append_only()""",
+}
+
+
+def test_an_older_ledger_with_the_guards_of_its_day_can_be_erased_from(
+    of_the_first_release: Ledger, url: str
+) -> None:
+    with database(url) as cursor:
+        cursor.execute(OLD_GUARDS[url.partition(":")[0]])
+    assert erase(of_the_first_release)
+    assert [entry.verdict for entry in of_the_first_release.history("acme")] == ["erase"]
+
+
 def test_several_may_open_an_older_ledger_first_at_once(of_the_first_release: Ledger) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: Ledger(of_the_first_release.url).champion("acme"), range(8)))
     assert {each and each.model_version for each in found} == {3}
+
+
+def test_a_ledger_that_pg_dump_copied_is_the_same_and_guarded(
+    postgres_url: str, postgres_server_url: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(postgres_url)
+    for entry in (ACTIVATION, replace(SKIPPED, tenant="acme-2")):
+        ledger.append(entry)
+    erase(ledger)
+    ledger.append(ROLL_BACK)
+    dump = [binary("pg_dump"), "--format=custom", f"--file={tmp_path}/ledger.dump", postgres_url]
+    subprocess.run(dump, check=True)
+    with fresh_database(postgres_server_url) as url:
+        restore = [binary("pg_restore"), "--exit-on-error", f"--dbname={url}", f"{tmp_path}/ledger.dump"]
+        subprocess.run(restore, check=True)
+        restored = Ledger(url)
+        assert restored.latest_all() == ledger.latest_all()
+        assert restored.history("acme") == ledger.history("acme")
+        with pytest.raises(psycopg2.errors.RaiseException, match="append-only"), database(url) as cursor:
+            cursor.execute("DELETE FROM fraud_assets_decision")
+        assert restored.append(ACTIVATION)
+        assert erase(restored)
 
 
 TOGETHER = """

@@ -198,9 +198,30 @@ def test_a_model_of_other_features_cannot_be_served(bench: Bench, tenant: str):
     assert "features" in str(bench.registry.damage(tenant, 1, old.model.digest))
 
 
+def test_an_erased_tenant_starts_from_nothing_and_the_others_stay(bench: Bench, tenant: str):
+    neighbour = f"{tenant}-b"
+    for each in (tenant, neighbour):
+        bench.registry.register(each, submission())
+        bench.registry.set_champion(each, 1, pr_auc=0.8)
+        bench.registry.register(each, submission(b"model two"))
+    before = [bench.registry.version(neighbour, number) for number in (1, 2)]
+    done = bench.registry.erase(tenant)
+    assert (done.versions, done.runs) == (2, 2)
+    assert bench.registry.find(tenant, {}) is None
+    assert (bench.registry.challenger(tenant), bench.registry.champion_version(tenant)) == (None, None)
+    assert bench.registry.damage(tenant, 1, digest_of(b"model one"))
+    again = bench.registry.erase(tenant)
+    assert (again.versions, again.runs) == (0, 0)
+    assert [bench.registry.version(neighbour, number) for number in (1, 2)] == before
+    assert bench.registry.load(neighbour, 1, digest_of(b"model one")) == b"model one"
+    assert bench.registry.champion_version(neighbour) == 1
+    assert bench.registry.register(tenant, submission()).version == 1
+    assert bench.registry.champion_version(tenant) is None
+
+
 @pytest.mark.parametrize("hostile", ["../acme", "a'b", "", "ACME", "a/b"])
 def test_a_hostile_tenant_id_is_refused(bench: Bench, hostile: str):
-    for act in (bench.registry.challenger, bench.registry.champion_version):
+    for act in (bench.registry.challenger, bench.registry.champion_version, bench.registry.erase):
         with pytest.raises(InvalidTenantId):
             act(hostile)
     with pytest.raises(InvalidTenantId):

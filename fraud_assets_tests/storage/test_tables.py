@@ -16,7 +16,7 @@ from dataframely.random import Generator
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
-from fraud_assets.domain.errors import InvalidTenantId, TableNotFound
+from fraud_assets.domain.errors import InvalidTenantId, Refused, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset
 from fraud_assets.storage.tables import Kind, Tables
 
@@ -246,3 +246,37 @@ def test_a_writer_killed_in_mid_write_leaves_a_whole_version(tmp_path: Path, del
     assert found.height == ROWS
     assert found["observations"].unique().to_list() == [int(tables.facts("acme", "profiles")["n"])]
     assert tables.write("acme", "profiles", counted(1), {}) == tables.version("acme", "profiles")
+
+
+def test_an_erased_tenant_has_no_tables_and_starts_at_version_0(tables: Tables, tmp_path: Path) -> None:
+    for tenant in ("acme", "acme-2"):
+        for _ in range(2):
+            tables.write(tenant, "profiles", counted(1), {})
+    with tables.scratch("acme") as folder:
+        (folder / "rows").touch()
+        assert tables.erase("acme")
+    assert [path.name for path in tmp_path.iterdir()] == ["acme-2"]
+    assert not tables.erase("acme")
+    assert tables.version("acme-2", "profiles") == 1
+    assert tables.write("acme", "profiles", counted(1), {}) == 0
+
+
+def test_what_lies_in_the_place_of_a_tenant_s_folder_is_erased_too(tables: Tables, tmp_path: Path) -> None:
+    (tmp_path / "acme").touch()
+    assert tables.erase("acme")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidTenantId):
+        tables.erase("..")
+
+
+def test_tables_that_cannot_be_deleted_say_so(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.write("acme", "profiles", counted(1), {})
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("shutil.rmtree", denied)
+    with pytest.raises(Refused, match=r"to delete .*acme, got: .*Permission denied; then try again"):
+        tables.erase("acme")

@@ -38,7 +38,8 @@ def behavioural_profiles(
         result = cycle.refresh_profiles(platform, tenant)
         if repaired := mirror.champion(platform, tenant, context.run.run_id):
             context.log.warning(f"behavioural_profiles  {repaired}")
-        due = cycle.retrain_due(platform, tenant, result.as_of, fail_window())
+        damage = mirror.damage(platform, tenant, context.run.run_id)
+        due = cycle.retrain_due(platform, tenant, result.as_of, fail_window(), damage)
         activation = platform.ledger.champion(tenant)
     counts = _counts(result)
     context.log.info("behavioural_profiles  " + ", ".join(f"{n:,} {words}" for words, n in counts.items()))

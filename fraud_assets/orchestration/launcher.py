@@ -1,0 +1,157 @@
+"""Starts each run in a process of its own that is warm at birth: forked from one that holds the libraries.
+
+Importing Dagster, MLflow and XGBoost costs more than a small tenant's whole night. What is forked does what
+`dagster api execute_run` does, the command behind all of Dagster's launchers.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+import dagster as dg
+import psutil
+from dagster._core.instance import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+WORKER_TAG = "fraud_assets/worker"
+"""On a run: the machine, process id and time of birth of what executes it."""
+
+LIBRARIES = (
+    *("dagster._cli.api", "dagster_postgres", "sqlalchemy.dialects.sqlite"),
+    *("mlflow.artifacts", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg"),
+    *("xgboost", "sklearn.linear_model", "sklearn.metrics", "scipy.sparse", "numba", "holidays"),
+    *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake", "dataframely"),
+)
+"""Imported once. Nothing of our own: that is read afresh by each run, and starts the threads of polars, which
+no fork takes along."""
+
+PATIENCE_SECONDS = 20.0
+"""Between an interrupt and the end by force."""
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
+    """A process a run on the daemon's machine, without the seconds that a new interpreter takes to import.
+
+    Set in `dagster.yaml`. A run that outlives the daemon is known again by the next one. The next run uses
+    new code of ours; new libraries are used once the daemon is started again.
+    """
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None):
+        self._inst_data = inst_data
+        self._keeps_connections = False
+        super().__init__()
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        return cls(inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        run = context.dagster_run
+        if context.job_code_origin is None:
+            raise dg.DagsterInvariantViolationError(f"expected run {run.run_id} to say where its code is")
+        if not self._keeps_connections:
+            _keep_connections(self._instance)
+            self._keeps_connections = True
+        _processes.set_forkserver_preload(list(LIBRARIES))
+        here, there = _processes.Pipe()
+        process = _processes.Process(target=_execute, args=(there, run.run_id, self._instance.get_ref()))
+        process.start()
+        there.close()
+        # It waits for the word, so that no run is under way that nobody could find again.
+        self._instance.add_run_tags(run.run_id, {WORKER_TAG: _named(psutil.Process(process.pid))})
+        here.send(run.run_id)
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupts the run, which then reports that it was canceled; by force if it does not hear."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        worker = _worker(run)
+        if worker is None:
+            return False
+        worker.send_signal(signal.SIGINT)
+        # Who waits in a library for a server that hangs does not hear it.
+        by_force = threading.Timer(PATIENCE_SECONDS, _end, [worker])
+        by_force.daemon = True
+        by_force.start()
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """A run of another machine's daemon is left to that: what cannot be seen from here is not ended."""
+        is_here = run.tags.get(WORKER_TAG, "").startswith(f"{socket.gethostname()} ")
+        if is_here and _worker(run) is None:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+
+def _end(worker: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        worker.kill()
+
+
+def _named(process: psutil.Process) -> str:
+    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+
+
+def _worker(run: dg.DagsterRun) -> psutil.Process | None:
+    """The process of the run, if it still runs on this machine; ids of processes are used again."""
+    name = run.tags.get(WORKER_TAG)
+    with suppress(psutil.NoSuchProcess, ValueError, IndexError):
+        process = psutil.Process(int((name or "").split(" ")[1]))
+        if _named(process) == name and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _keep_connections(instance: dg.DagsterInstance) -> None:
+    """Dagster's default is a new connection a query, which costs PostgreSQL more than most of the answers.
+
+    They are renewed after seconds, so that a server that was away is soon forgiven. SQLite knows none.
+    """
+    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=5, max_overflow=20)
+
+
+def _execute(word: Connection, run_id: str, instance: InstanceRef) -> None:
+    """In the new process: waits for the word; without one its launcher is gone, and so is the run."""
+    try:
+        word.recv()
+    except EOFError:
+        os._exit(1)
+    # What was inherited is not looked through again: to collect garbage in it would copy all of its memory.
+    gc.freeze()
+    from dagster._cli.api import _execute_run_command_body
+    from dagster._utils.interrupts import capture_interrupts
+
+    with capture_interrupts(), dg.DagsterInstance.from_ref(instance) as opened:
+        _keep_connections(opened)
+        sys.exit(_execute_run_command_body(run_id, opened, _ignore, set_exit_code_on_failure=True))
+
+
+def _ignore(_: dg.DagsterEvent) -> None:
+    """The run's events are in Dagster's storage already."""
