@@ -1,4 +1,4 @@
-"""The registered models: their names, aliases, digests and files. Imports MLflow, as `registry_database` does.
+"""The registered models: their names, aliases, digests and files. `registry_database` and this import MLflow.
 
 One experiment and one registered model a tenant. A version is created after its files and with all
 its tags at once, so that every version is whole. What is read back is `model.ubj` alone, held against
