@@ -1,5 +1,5 @@
-"""The command line: `fraud-assets demo`, `status` and `ui`; those about one tenant's model are in `commands`,
-those about a whole installation in `operations`.
+"""The command line: `fraud-assets demo` and `status`; those about one tenant's model are in `commands`,
+those that start servers in `serving`, those about a whole installation in `operations`.
 
 Imports that cost seconds stand in the functions that need them.
 """
@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fraud_assets import commands as about_models
-from fraud_assets import operations, terminal
+from fraud_assets import operations, serving, terminal
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
 
 if TYPE_CHECKING:
@@ -48,20 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--json", action="store_true", help="one JSON object a tenant instead of the table")
         sub.set_defaults(command=command)
-    text = "start Dagster (webserver and daemon) and MLflow on this machine, until Ctrl-C"
-    sub = commands.add_parser("ui", help=text, description=text)
-    sub.add_argument("--dagster-port", type=_port, default=3000)
-    sub.add_argument("--mlflow-port", type=_port, default=5000)
-    sub.set_defaults(command=ui)
     about_models.add_to(commands)
+    serving.add_to(commands, environment)
     operations.add_to(commands, environment)
     return parser
-
-
-def _port(text: str) -> int:
-    if text.isdecimal() and 0 < int(text) < 65_536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -206,33 +197,6 @@ def _age(activated_at: str | None, now: datetime) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
 
 
-def ui(given: argparse.Namespace) -> int:
-    """Runs both user interfaces until Ctrl-C; if one stops, all stop."""
-    from fraud_assets import servers
-
-    wanted = servers.dagster(given.dagster_port)
-    if elsewhere := os.environ.get("MLFLOW_TRACKING_URI"):
-        terminal.say(f"MLflow is served elsewhere: {elsewhere}")
-    else:
-        wanted.append(servers.mlflow(given.mlflow_port, _home()))
-        os.environ["FRAUD_ASSETS_MLFLOW_PAGES"] = f"http://{servers.HOST}:{given.mlflow_port}"
-    servers.require_free(wanted)
-    os.environ.update(environment())
-    _prepare_stores()
-    terminal.say(f"Logs are in {_home() / 'logs'}")
-    return servers.run(wanted, os.environ, _home(), terminal.say)
-
-
-def _prepare_stores() -> None:
-    """One process makes them: Dagster's and MLflow's own first use breaks when two do it at once."""
-    import dagster as dg
-
-    from fraud_assets.definitions import open_platform
-
-    with dg.DagsterInstance.get():
-        open_platform().registry.prepare()
-
-
 def _home() -> Path:
     from fraud_assets.storage.platform import home
 
@@ -251,7 +215,7 @@ def environment() -> dict[str, str]:
     instance = PROJECT / ("deploy/postgres/dagster.yaml" if dagster_url else "dagster.yaml")
     if not instance.exists():
         raise InvalidSettings(f"expected {instance}; run fraud-assets from a checkout of the project")
-    shutil.copyfile(instance, dagster_home / "dagster.yaml")
+    _copy(instance, dagster_home / "dagster.yaml")
     return {
         **os.environ,
         **({"FRAUD_ASSETS_DAGSTER_URL": _with_psycopg2(dagster_url)} if dagster_url else {}),
@@ -262,6 +226,13 @@ def environment() -> dict[str, str]:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Whole or not at all: another process of the installation may read it at this moment."""
+    if not target.exists() or target.read_bytes() != file.read_bytes():
+        with TemporaryDirectory(dir=target.parent) as folder:
+            Path(shutil.copy(file, folder)).replace(target)
 
 
 def _with_psycopg2(url: str) -> str:

@@ -16,6 +16,7 @@ _STORES = {
     "FRAUD_ASSETS_DAGSTER_URL": "Dagster's runs and events",
     "FRAUD_ASSETS_LEDGER_URL": "the ledger",
     "MLFLOW_TRACKING_URI": "the model registry",
+    "FRAUD_ASSETS_MLFLOW_URL": "the model registry's database",
 }
 
 

@@ -1,56 +1,53 @@
-"""Starts Dagster's webserver and daemon and MLflow's server together on loopback, and stops them together."""
+"""The servers of an installation: the command of each, whom it waits for, and how to know that it is well.
 
-import os
-import signal
+`fraud-assets serve` and the services of `deploy/compose.yaml` both start what is said here.
+"""
+
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from fraud_assets.domain.errors import InvalidSettings
-
-# Neither user interface has a login: they are for this machine alone.
+# No user interface has a login: they are for this machine alone.
 HOST = "127.0.0.1"
-WORKSPACE = Path(__file__).resolve().parent.parent / "workspace.yaml"
+PROJECT = Path(__file__).resolve().parent.parent
+WORKSPACE = PROJECT / "workspace.yaml"
+"""Webserver and daemon each load the code by themselves."""
+SHARED_WORKSPACE = PROJECT / "deploy" / "workspace.yaml"
+"""They ask one code server, which FRAUD_ASSETS_CODE_HOST and FRAUD_ASSETS_CODE_PORT name."""
+_QUIET = ("--log-level", "warning")
 
 
 @dataclass(frozen=True)
 class Server:
-    """What a person calls it, the command that serves it, and its port; None: it answers nobody."""
+    """name     what a person calls it
+    command     serves until it is told to stop
+    port        where it listens; None: it answers nobody
+    page        a page that answers when it is well
+    check       a program that ends with 0 when it is well; in the place of the page
+    after       the names of those that have to be well before it starts
+    """
 
     name: str
     command: tuple[str, ...]
     port: int | None = None
+    page: str = "/"
+    check: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether there is a way to know that it is well; one without is well once it is started."""
+        return bool(self.port or self.check)
 
-def dagster(port: int) -> list[Server]:
-    """The webserver, and the daemon that runs schedules, sensors and queued runs."""
-    workspace = ("-w", str(WORKSPACE))
-    webserver = (
-        _script("dagster-webserver"),
-        *workspace,
-        "-h",
-        HOST,
-        "-p",
-        str(port),
-        "--log-level",
-        "warning",
-    )
-    daemon = (_script("dagster-daemon"), "run", *workspace, "--log-level", "warning")
-    return [Server("Dagster", webserver, port), Server("Dagster daemon", daemon)]
-
-
-def mlflow(port: int, home: Path) -> Server:
-    """The tracking server over the embedded registry in `home`."""
-    store = ("--backend-store-uri", f"sqlite:///{home}/mlflow.db")
-    files = ("--artifacts-destination", f"{home}/models")
-    bind = ("--host", HOST, "--port", str(port), "--workers", "1")
-    return Server("MLflow", (_script("mlflow"), "server", *bind, *store, *files), port)
+    @property
+    def word(self) -> str:
+        """Its name where a name has to be one word: of a log, an option, a service."""
+        return self.name.lower().replace(" ", "-")
 
 
 def _script(name: str) -> str:
@@ -58,97 +55,79 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def require_free(servers: Iterable[Server]) -> None:
-    """Raises InvalidSettings if a port of `servers` is taken, also by another of them."""
-    with ExitStack() as probes:
-        for server in servers:
-            if server.port is None:
-                continue
-            probe = probes.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, server.port))
-                probe.listen()
-            except OSError as error:
-                raise InvalidSettings(
-                    f"expected port {server.port} to be free for {server.name}: {error.strerror}; "
-                    f"stop what uses it, or choose another with --{server.name.lower()}-port"
-                ) from error
+# The last heartbeats are kept by Dagster: a daemon that stopped is noticed after five minutes.
+_HAS_A_HEARTBEAT = (
+    *("env", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE=300"),
+    *(_script("dagster-daemon"), "liveness-check"),
+)
 
 
-def run(
-    servers: Iterable[Server], environment: Mapping[str, str], folder: Path, say: Callable[[str], None]
-) -> int:
-    """Serves until Ctrl-C or SIGTERM (returns 0), or until one of `servers` stops by itself (returns 1).
+def dagster(port: int, workspace: Path = WORKSPACE, bind: str = HOST) -> list[Server]:
+    """The webserver, and the daemon that runs schedules, sensors and queued runs."""
+    loads = ("-w", str(workspace))
+    listens = ("-h", bind, "-p", str(port))
+    webserver = (_script("dagster-webserver"), *loads, *listens, *_QUIET)
+    daemon = (_script("dagster-daemon"), "run", *loads, *_QUIET)
+    return [Server("Dagster", webserver, port, "/server_info"), Server("Dagster daemon", daemon)]
 
-    They run in `folder`, and what they print goes to `logs` there, a file each.
+
+def code_server(port: int, bind: str = HOST) -> Server:
+    """Loads the code once, for webserver and daemon, and starts the runs."""
+    dagster, code = _script("dagster"), ("-m", "fraud_assets.definitions", "--location-name", "fraud_assets")
+    command = (dagster, "api", "grpc", *code, "-h", bind, "-p", str(port), *_QUIET)
+    check = (dagster, "api", "grpc-health-check", "-h", HOST, "-p", str(port))
+    return Server("Code server", command, port, check=check)
+
+
+def mlflow(port: int, home: Path, bind: str = HOST) -> Server:
+    """The tracking server, which serves the files in `home` too.
+
+    Its database stands in the environment, since everybody can read a command line.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.default_int_handler)
-    running: dict[Server, subprocess.Popen[bytes]] = {}
+    files = ("--serve-artifacts", "--artifacts-destination", f"{home}/models")
+    listens = ("--host", bind, "--port", str(port), "--workers", "1")
+    return Server("MLflow", (_script("mlflow"), "server", *listens, *files), port, "/health")
+
+
+def production(ports: Mapping[str, int], home: Path, bind: str = HOST) -> list[Server]:
+    """MLflow, the code server, the webserver and the daemon, on `ports` by `Server.word`."""
+    registry = mlflow(ports["mlflow"], home, bind)
+    code = code_server(ports["code-server"], bind)
+    webserver, daemon = dagster(ports["dagster"], SHARED_WORKSPACE, bind)
+    return [
+        registry,
+        code,
+        Server(webserver.name, webserver.command, webserver.port, webserver.page, after=(code.name,)),
+        Server(daemon.name, daemon.command, check=_HAS_A_HEARTBEAT, after=(registry.name, code.name)),
+    ]
+
+
+def is_well(server: Server, environment: Mapping[str, str]) -> bool:
+    """Whether one that `is_checked` answers as it should."""
+    if server.check:
+        return (server.port is None or _listens(server.port)) and _succeeds(server.check, environment)
+    return server.port is not None and _answers(server.port, server.page)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
+
+
+def _succeeds(command: tuple[str, ...], environment: Mapping[str, str]) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, env=dict(environment), capture_output=True, check=False, timeout=60)  # noqa: S603
+        return done.returncode == 0
+    return False
+
+
+def _answers(port: int, page: str) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=5)
     try:
-        for server in servers:
-            say(f"Starting {server.name}")
-            # An own group each: Ctrl-C reaches this process alone, which then stops them with their children.
-            running[server] = _start(server, environment, folder)
-        return _watch(running, say)
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _stop(running.values())
-
-
-def _start(server: Server, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    log = folder / "logs" / f"{server.name.lower().replace(' ', '-')}.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603
-            server.command,
-            env=dict(environment),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-
-
-def _watch(running: Mapping[Server, subprocess.Popen[bytes]], say: Callable[[str], None]) -> int:
-    waiting = {server.port: server.name for server in running if server.port}
-    while not (ended := [server.name for server, process in running.items() if process.poll() is not None]):
-        for port in [port for port in waiting if _answers(port)]:
-            say(f"{waiting.pop(port)} is ready at http://{HOST}:{port}")
-            if not waiting:
-                say("Ctrl-C stops them.")
-        time.sleep(0.3)
-    say(f"{', '.join(ended)} stopped by itself, its log says why; stopping the others.")
-    return 1
-
-
-def _answers(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=1)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status < 500
+        connection.request("GET", page)
+        return connection.getresponse().status < 400
     except (OSError, HTTPException):
         return False
     finally:
         connection.close()
-
-
-def _stop(processes: Iterable[subprocess.Popen[bytes]], patience_seconds: float = 20) -> None:
-    """Asks each group to end, and ends by force what is left when patience is over."""
-    pending = list(processes)
-    for process in pending:
-        _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + patience_seconds
-    for process in pending:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0, deadline - time.monotonic()))
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

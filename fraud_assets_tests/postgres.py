@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg2
+from sqlalchemy import make_url
 
 _NOBODY = 65534
 _DIES_WITH_THE_TESTS = ("setpriv", "--pdeathsig", "QUIT")
@@ -61,6 +62,18 @@ def fresh_database(server_url: str) -> Iterator[str]:
         yield f"{server_url.rpartition('/')[0]}/{name}"
     finally:
         _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def run_script(url: str, script: Path, **variables: str) -> None:
+    """Runs a file of SQL with psql, as an administrator does; `variables` are of its environment."""
+    command = [binary("psql"), "--no-psqlrc", "--quiet", f"--file={script}", url]
+    subprocess.run(command, env={**os.environ, **variables}, check=True)
+
+
+def under(role: str, password: str, url: str) -> str:
+    """The URL of the same database, for another role."""
+    named = make_url(url).set(username=role, password=password)
+    return named.render_as_string(hide_password=False)
 
 
 def _administer(server_url: str, statement: str) -> None:

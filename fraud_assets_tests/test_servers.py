@@ -1,198 +1,96 @@
-"""Servers that live and die together, with tiny programs in the place of the real ones."""
+"""Which servers there are: where they listen, what their commands show, and when they count as well."""
 
+import http.server
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fraud_assets import servers
-from fraud_assets.domain.errors import InvalidSettings
-from fraud_assets.servers import HOST, Server
+from fraud_assets.servers import HOST, Server, is_well
 
-WAIT = "import time; time.sleep(60)"
-# It leaves a child of its own behind and tells its number.
-PARENT = f"""
-import pathlib, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", {WAIT!r}])
-pathlib.Path("child.new").write_text(str(child.pid))
-pathlib.Path("child.new").rename("child")
-child.wait()
-"""
-STUBBORN = """
-import pathlib, signal, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-pathlib.Path("ready").touch()
-time.sleep(60)
-"""
-ANSWER = """
-import http.server, sys
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(int(sys.argv[2]))
-        self.end_headers()
-    def log_message(self, *said):
-        pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
-"""
-UNTIL = "import pathlib, time\nwhile not pathlib.Path({file!r}).exists(): time.sleep(0.01)"
-# What `fraud-assets ui` does, with the parent as the one server.
-RUN = f"""
-import os, pathlib, sys
-from fraud_assets import servers
-parent = servers.Server("Parent", (sys.executable, "-c", {PARENT!r}))
-sys.exit(servers.run([parent], os.environ, pathlib.Path(sys.argv[1]), print))
-"""
-
-
-def program(name: str, text: str, *arguments: str, port: int | None = None) -> Server:
-    return Server(name, (sys.executable, "-c", text, *arguments), port)
-
-
-@pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+PORTS = {"dagster": 3001, "mlflow": 5001, "code-server": 4001}
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
-    with socket.create_server((HOST, 0)) as listening:
-        yield listening.getsockname()[1]
+def production(tmp_path: Path) -> dict[str, Server]:
+    return {server.word: server for server in servers.production(PORTS, tmp_path)}
 
 
-@pytest.fixture
-def free() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]
+@contextmanager
+def page(status: int) -> Iterator[int]:
+    """The port of a server whose one page answers with `status`."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer((HOST, 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
-def run(folder: Path, *wanted: Server) -> tuple[int, list[str]]:
-    said: list[str] = []
-    return servers.run(wanted, os.environ, folder, said.append), said
+def checked(code: int, port: int | None = None) -> Server:
+    return Server("Checked", (), port, check=(sys.executable, "-c", f"raise SystemExit({code})"))
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if is_so():
-            return
-        time.sleep(0.05)
-    raise AssertionError("expected it to become so within half a minute")
-
-
-def is_alive(number: int) -> bool:
-    """A zombie, which only its parent can bury, is not alive."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def require_the_end_of_the_child(folder: Path) -> None:
-    number = int((folder / "child").read_text())
-    wait_for(lambda: not is_alive(number))
-
-
-def test_what_a_server_prints_is_kept_in_its_log(tmp_path: Path) -> None:
-    run(tmp_path, program("Two words", "import sys; print('out'); print('err', file=sys.stderr)"))
-    assert sorted((tmp_path / "logs" / "two-words.log").read_text().split()) == ["err", "out"]
-
-
-def test_two_servers_cannot_have_one_port(free: int) -> None:
-    with pytest.raises(InvalidSettings, match=f"expected port {free} to be free for MLflow"):
-        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=free)])
-
-
-def test_a_taken_port_is_refused_with_the_name_of_who_wants_it(taken: int, free: int) -> None:
-    servers.require_free([program("Dagster", WAIT, port=free), program("Daemon", WAIT)])
-    with pytest.raises(
-        InvalidSettings, match=f"expected port {taken} to be free for MLflow: .*--mlflow-port"
-    ):
-        servers.require_free([program("Dagster", WAIT, port=free), program("MLflow", WAIT, port=taken)])
-
-
-@pytest.mark.parametrize("status", [0, 3])
-def test_one_that_ends_stops_the_others_and_that_is_a_failure(tmp_path: Path, status: int) -> None:
-    brief = program("Brief", f"{UNTIL.format(file='child')}\nraise SystemExit({status})")
-    code, said = run(tmp_path, program("Parent", PARENT), brief)
-    assert code == 1
-    assert said == [
-        "Starting Parent",
-        "Starting Brief",
-        "Brief stopped by itself, its log says why; stopping the others.",
-    ]
-    require_the_end_of_the_child(tmp_path)
-
-
-def test_the_children_of_one_that_ends_by_itself_end_too(tmp_path: Path) -> None:
-    assert run(tmp_path, program("Parent", PARENT.replace("child.wait()", "")))[0] == 1
-    require_the_end_of_the_child(tmp_path)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_termination_stop_all_with_their_children(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], stdout=subprocess.DEVNULL)
-    try:
-        wait_for((tmp_path / "child").exists)
-        process.send_signal(number)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-    require_the_end_of_the_child(tmp_path)
-
-
-def test_one_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", STUBBORN], cwd=tmp_path, start_new_session=True)
-    wait_for((tmp_path / "ready").exists)
-    servers._stop([process], patience_seconds=0.2)
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_a_program_that_cannot_be_started_stops_those_that_were(tmp_path: Path) -> None:
-    def say(line: str) -> None:
-        if line == "Starting Missing":
-            wait_for((tmp_path / "child").exists)
-
-    missing = Server("Missing", (str(tmp_path / "no-such-program"),))
-    with pytest.raises(FileNotFoundError):
-        servers.run([program("Parent", PARENT), missing], os.environ, tmp_path, say)
-    require_the_end_of_the_child(tmp_path)
-
-
-def test_the_address_is_said_once_it_answers(tmp_path: Path, free: int) -> None:
-    said: list[str] = []
-
-    def say(line: str) -> None:
-        said.append(line)
-        if line == "Ctrl-C stops them.":
-            (tmp_path / "heard").touch()
-
-    page = program("Page", ANSWER, str(free), "200", port=free)
-    servers.run([page, program("Brief", UNTIL.format(file="heard"))], os.environ, tmp_path, say)
-    assert said[2:4] == [f"Page is ready at http://{HOST}:{free}", "Ctrl-C stops them."]
-
-
-def test_servers_get_the_environment_that_is_handed_in(tmp_path: Path) -> None:
-    writes = "import os, pathlib; pathlib.Path('seen').write_text(os.environ['ONLY_HERE'])"
-    servers.run([program("Writes", writes)], {"ONLY_HERE": "yes"}, tmp_path, lambda _: None)
-    assert (tmp_path / "seen").read_text() == "yes"
-
-
-def test_everything_is_served_on_loopback_alone(tmp_path: Path) -> None:
+def test_the_user_interfaces_are_served_on_loopback_alone(tmp_path: Path) -> None:
     webserver, daemon = servers.dagster(3001)
     tracking = servers.mlflow(5001, tmp_path)
     assert webserver.command[webserver.command.index("-h") + 1] == HOST == "127.0.0.1"
     assert tracking.command[tracking.command.index("--host") + 1] == HOST
     assert (webserver.port, daemon.port, tracking.port) == (3001, None, 5001)
     assert all(Path(server.command[0]).exists() for server in (webserver, daemon, tracking))
+
+
+def test_production_is_served_on_loopback_and_elsewhere_only_if_told_so(
+    production: dict[str, Server], tmp_path: Path
+) -> None:
+    assert {name: server.port for name, server in production.items()} == PORTS | {"dagster-daemon": None}
+    assert all(HOST in server.command for server in production.values() if server.port)
+    opened = [server for server in servers.production(PORTS, tmp_path, "0.0.0.0") if server.port]  # noqa: S104
+    assert all("0.0.0.0" in server.command and HOST not in server.command for server in opened)  # noqa: S104
+
+
+def test_every_server_of_production_has_a_way_to_know_that_it_is_well(production: dict[str, Server]) -> None:
+    assert all(server.is_checked for server in production.values())
+    pages = {name: server.page for name, server in production.items() if not server.check}
+    assert pages == {"mlflow": "/health", "dagster": "/server_info"}
+    assert production["code-server"].check[1:3] == ("api", "grpc-health-check")
+    assert production["dagster-daemon"].check[-1] == "liveness-check"
+
+
+def test_webserver_and_daemon_ask_the_code_server_and_wait_for_it(production: dict[str, Server]) -> None:
+    for name in ("dagster", "dagster-daemon"):
+        assert str(servers.SHARED_WORKSPACE) in production[name].command
+        assert "Code server" in production[name].after
+    assert servers.SHARED_WORKSPACE.exists()
+
+
+def test_a_page_that_answers_is_well_and_one_with_an_error_is_not() -> None:
+    with page(200) as port:
+        assert is_well(Server("Page", (), port, "/health"), os.environ)
+        assert not is_well(Server("Page", (), port, "/elsewhere"), os.environ)
+    with page(503) as port:
+        assert not is_well(Server("Page", (), port, "/health"), os.environ)
+    assert not is_well(Server("Page", (), port, "/health"), os.environ)
+
+
+def test_a_check_is_asked_only_when_somebody_listens() -> None:
+    assert is_well(checked(0), os.environ)
+    assert not is_well(checked(1), os.environ)
+    with page(404) as port:
+        assert is_well(checked(0, port), os.environ)
+        assert not is_well(checked(1, port), os.environ)
+    assert not is_well(checked(0, port), os.environ)

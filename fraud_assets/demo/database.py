@@ -48,11 +48,13 @@ _COUNTS: Final = """
 
 @dataclass(frozen=True)
 class _Engine:
-    """What differs between the two: column types, the tables there are, how values are handed over, and
-    expressions for a column that no typed frame can hold, each for one event of a corrupt tenant."""
+    """What differs between the two: column types, the tables there are, statements that keep a table's
+    tenants apart, how values are handed over, and expressions for a column that no typed frame can hold,
+    each for one event of a corrupt tenant."""
 
     types: Mapping[type[pl.DataType], str]
     tables: str
+    walls: Sequence[str]
     prepared: Callable[[pl.DataFrame], pl.DataFrame]
     unreadable: Sequence[tuple[str, str]]
 
@@ -72,6 +74,7 @@ _SQLITE: Final = _Engine(
         **{pl.Boolean: "INTEGER", pl.Int64: "INTEGER"},
     },
     tables="SELECT name FROM sqlite_master WHERE type = 'table'",
+    walls=(),
     prepared=_as_text,
     unreadable=(
         ("punch_in_at", "substr(punch_in_at, 1, 19)"),
@@ -89,6 +92,12 @@ _POSTGRESQL: Final = _Engine(
         **{pl.Boolean: "boolean", pl.Int64: "bigint"},
     },
     tables="SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
+    # Whoever is not the owner sees the rows of the tenant that the transaction names, as the reader does.
+    walls=(
+        "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY one_tenant ON {table} FOR SELECT "
+        "USING (tenant_id = current_setting('fraud_assets.tenant', true))",
+    ),
     prepared=lambda frame: frame,
     unreadable=(("punch_out_at", "'infinity'"),),
 )
@@ -152,6 +161,9 @@ def _tables(engine: _Engine) -> Iterator[str]:
         columns = [f"{name} {engine.types[dtype.base_type()]}" for name, dtype in types]
         key = [f"PRIMARY KEY ({_KEYS[table]})"] if table in _KEYS else []
         yield f"CREATE TABLE {table} ({', '.join([*columns, *key])})"
+        # The directory of tenants is no tenant's.
+        if table in SOURCE_TABLES:
+            yield from (wall.format(table=table) for wall in engine.walls)
 
 
 def _tenant_table(tenants: Sequence[DemoTenant]) -> pl.DataFrame:

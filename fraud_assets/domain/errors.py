@@ -14,6 +14,7 @@ A message says what was expected, what came, and what to do.
     │   ├── RegistryUnreachable  no answer; worth another try
     │   └── ModelDamaged       a model file is missing, truncated or altered
     ├── LedgerUnreachable      the record of decisions did not answer; worth another try
+    ├── DagsterUnreachable     the database of Dagster's runs and events did not answer
     └── Refused                what a person asked for cannot be done so
 """
 
@@ -64,6 +65,10 @@ class ModelDamaged(RegistryError):
 
 class LedgerUnreachable(FraudAssetsError):
     """The record of decisions did not answer."""
+
+
+class DagsterUnreachable(FraudAssetsError):
+    """The database of Dagster's runs and events did not answer."""
 
 
 class Refused(FraudAssetsError, ValueError):

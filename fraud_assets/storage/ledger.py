@@ -146,6 +146,11 @@ class Ledger:
         """Without the password."""
         return f"Ledger({str(_parsed(self.url))!r})"
 
+    def prepare(self) -> None:
+        """Makes its table, or the columns that one of an earlier release lacks; entries stay as they are."""
+        with self._transaction():
+            pass
+
     def append(self, entry: Entry) -> bool:
         """Writes the decision; False, and nothing written, if it is the tenant's newest one already.
 

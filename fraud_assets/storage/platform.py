@@ -77,12 +77,15 @@ class Platform:
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Opens nothing yet. Every URL defaults to a file under the home folder.
 
-        FRAUD_ASSETS_SOURCE_URL, FRAUD_ASSETS_LEDGER_URL and MLFLOW_TRACKING_URI name servers instead.
+        FRAUD_ASSETS_SOURCE_URL, FRAUD_ASSETS_LEDGER_URL and MLFLOW_TRACKING_URI name servers instead. If
+        FRAUD_ASSETS_MLFLOW_URL is set, the registry is asked through the MLflow server that is started on it.
         Raises InvalidSettings if `settings.toml` in the home folder cannot be read.
         """
         root = home(environment)
         root.mkdir(parents=True, exist_ok=True)
         tracking_uri = environment.get("MLFLOW_TRACKING_URI")
+        if environment.get("FRAUD_ASSETS_MLFLOW_URL"):
+            tracking_uri = tracking_uri or cls.registry_pages
         file_url = f"sqlite:///{root}"
         return cls(
             source=Source(environment.get("FRAUD_ASSETS_SOURCE_URL") or f"{file_url}/source.db"),

@@ -1,4 +1,4 @@
-"""The registered models: their names, aliases, digests and files. The only file that imports MLflow.
+"""The registered models: their names, aliases, digests and files. `registry_database` and this import MLflow.
 
 One experiment and one registered model a tenant. A version is created after its files and with all
 its tags at once, so that every version is whole. What is read back is `model.ubj` alone, held against
@@ -25,7 +25,7 @@ from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.errors import InvalidSettings, ModelDamaged, RegistryError, RegistryUnreachable
 from fraud_assets.domain.schemas import FEATURES, tenant_id
-from fraud_assets.storage import sqlite
+from fraud_assets.storage import registry_database, sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,9 +87,10 @@ class Registry:
         self.artifact_root = artifact_root or (self._database and str(self._database.parent / "models"))
 
     def prepare(self) -> None:
-        """Make the embedded database if it is not there; before a server is started on it."""
+        """Make the embedded database, or bring it up to date; before a server is started on it."""
         with self._client():
-            pass
+            if self._database:
+                registry_database.prepare(self.tracking_uri)
 
     def register(self, tenant: str, submission: Submission) -> Candidate:
         """A new version, which `challenger` then names; if anything fails, a failed run and no version."""

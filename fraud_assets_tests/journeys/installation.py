@@ -79,15 +79,18 @@ class Installation:
         """The stores that the commands write."""
         return Platform.from_environment(self.environment)
 
-    def create_company(self, guards: Mapping[str, int]) -> None:
-        """The demo's tenants: those in `guards` with that many guards, the others suspended and tiny."""
+    def create_company(self, guards: Mapping[str, int], url: str | None = None) -> None:
+        """The demo's tenants: those in `guards` with that many guards, the others suspended and tiny.
+
+        `url` is the source's under a role that may write, if the installation's own may not.
+        """
         tenants = [
             replace(tenant, guards=guards[tenant.id], is_active=True)
             if tenant.id in guards
             else replace(tenant, guards=4, days=30, is_active=False)
             for tenant in TENANTS
         ]
-        database.create(self.platform.source.url, datetime.now(UTC), tenants=tenants)
+        database.create(url or self.platform.source.url, datetime.now(UTC), tenants=tenants)
 
     def cycle_at(self, start: datetime) -> None:
         """Sets when the daily cycle starts, at once and whole."""
@@ -125,6 +128,13 @@ class Installation:
         ]
         self.wait_for("both to be ready", lambda: all(line in self.said() for line in ready))
         return process, dagster, mlflow
+
+    def start_servers(self) -> tuple[subprocess.Popen[bytes], dict[str, int]]:
+        """The servers of production, all of them well, and their ports by name."""
+        ports = {name: free_port() for name in ("dagster", "mlflow", "code-server")}
+        process = self.start(_command(("serve", *port_options(ports))), self.environment)
+        self.wait_for("all servers to be ready", lambda: "Ctrl-C stops them." in self.said())
+        return process, ports
 
     def dagster_environment(self) -> dict[str, str]:
         """The environment that `fraud-assets ui` makes for Dagster's processes; lays out Dagster's home."""
@@ -164,6 +174,13 @@ class Installation:
         """All that runs in this installation, whoever its parent is."""
         return [process for process in psutil.process_iter() if self._owns(process)]
 
+    def listening(self) -> set[tuple[str, int]]:
+        """Where its processes listen: address and port."""
+        connections = [found for each in self.processes() for found in each.net_connections("inet")]
+        return {
+            (found.laddr.ip, found.laddr.port) for found in connections if found.status == psutil.CONN_LISTEN
+        }
+
     def _owns(self, process: psutil.Process) -> bool:
         # A process that is gone or of another user is none of ours.
         with suppress(psutil.Error):
@@ -193,6 +210,11 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def port_options(ports: Mapping[str, int]) -> list[str]:
+    """As the commands take them."""
+    return [f"--{name}-port={port}" for name, port in ports.items()]
 
 
 def _command(arguments: Sequence[str]) -> list[str]:

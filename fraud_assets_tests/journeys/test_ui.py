@@ -4,7 +4,6 @@ import signal
 import socket
 from urllib.request import urlopen
 
-import psutil
 import pytest
 
 from fraud_assets.cycle import CYCLE_STAGES
@@ -21,11 +20,6 @@ query Shown($repository: RepositorySelector!) {
 """
 
 
-def listening(installation: Installation) -> set[tuple[str, int]]:
-    connections = [found for each in installation.processes() for found in each.net_connections("inet")]
-    return {(found.laddr.ip, found.laddr.port) for found in connections if found.status == psutil.CONN_LISTEN}
-
-
 @pytest.mark.journey
 def test_both_user_interfaces_answer_this_machine_alone_and_end_with_ctrl_c(
     installation: Installation,
@@ -40,7 +34,7 @@ def test_both_user_interfaces_answer_this_machine_alone_and_end_with_ctrl_c(
     assert sensors == {"nightly_cycle": "RUNNING", "tenant_directory": "RUNNING"}
     with urlopen(f"http://127.0.0.1:{mlflow}/health", timeout=60) as answer:
         assert answer.status == 200
-    assert listening(installation) == {("127.0.0.1", dagster), ("127.0.0.1", mlflow)}
+    assert installation.listening() == {("127.0.0.1", dagster), ("127.0.0.1", mlflow)}
 
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0, installation.said()
