@@ -20,7 +20,6 @@ from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -36,6 +35,7 @@ from fraud_assets import cli, cycle, mirror, servers
 from fraud_assets.definitions import build_definitions, open_platform
 from fraud_assets.domain.errors import FraudAssetsError
 from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.storage.registry_database import server_url
 from fraud_assets_tests.journeys.installation import free_port
 from fraud_assets_tests.postgres import postgres_server
 
@@ -341,17 +341,14 @@ def _exponent(nights: list[dict[str, Any]]) -> float:
 def mlflow(installation: Installation) -> Iterator[Installation]:
     """`installation` while MLflow's server answers for it."""
     port = free_port()
-    store = installation.url("mlflow").replace("postgresql://", "postgresql+psycopg2://")
-    files = ("--serve-artifacts", "--artifacts-destination", str(installation.home / "models"))
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    served = replace(installation, tracking=f"http://127.0.0.1:{port}")
+    server = servers.mlflow(port, installation.home)
+    served = replace(installation, tracking=f"http://{servers.HOST}:{port}")
     environment = served.environment | {
-        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_BACKEND_STORE_URI": server_url(installation.url("mlflow")),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    with _running([*command, *files, "--workers", "1"], environment, served.home):
-        _until("MLflow to answer", lambda: _answers(port, "/health"))
+    with _running(server.command, environment, served.home):
+        _until("MLflow to answer", lambda: servers.is_well(server, environment))
         yield served
 
 
@@ -393,14 +390,6 @@ def _running(command: Sequence[str], environment: dict[str, str], home: Path) ->
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _answers(port: int, path: str) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    with closing(connection), suppress(OSError):
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    return False
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def dagster(port: int, workspace: Path = WORKSPACE, bind: str = HOST) -> list[Se
 
 
 def code_server(port: int, bind: str = HOST) -> Server:
-    """Loads the code once, for webserver and daemon, and starts the runs."""
+    """Loads the code once, for webserver and daemon."""
     dagster, code = _script("dagster"), ("-m", "fraud_assets.definitions", "--location-name", "fraud_assets")
     command = (dagster, "api", "grpc", *code, "-h", bind, "-p", str(port), *_QUIET)
     check = (dagster, "api", "grpc-health-check", "-h", HOST, "-p", str(port))

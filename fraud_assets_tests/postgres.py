@@ -12,11 +12,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import psycopg2
 from sqlalchemy import make_url
 
@@ -39,29 +41,80 @@ _OPTIONS = {
 }
 
 
-@contextmanager
-def postgres_server() -> Iterator[str]:
-    """The URL of a fresh server's maintenance database, `postgresql://postgres:...@127.0.0.1:.../postgres`.
+@dataclass
+class PostgresServer:
+    """A server on a folder of its own, which can crash and be started again."""
 
-    RuntimeError with the server's own words if it does not start.
-    """
+    folder: Path
+    prefix: tuple[str, ...]
+    password: str
+    port: int
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the maintenance database, `postgresql://postgres:...@127.0.0.1:.../postgres`."""
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Ready when it returns. RuntimeError with the server's own words if it does not start."""
+        options = [f"--{name}={value}" for name, value in {**_OPTIONS, "port": str(self.port)}.items()]
+        command = [*self.prefix, binary("postgres"), "-D", str(self.folder / "data"), *options]
+        with (self.folder / "log").open("a") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        _wait_until_ready(self.url, self._process, self.folder / "log")
+
+    def crash(self) -> None:
+        """Ends it by force with all its processes, as a machine does that loses its power."""
+        if self._process is not None:
+            family = [*psutil.Process(self._process.pid).children(recursive=True), self._process]
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """At once: nothing in it is worth a clean shutdown."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+@contextmanager
+def running_server() -> Iterator[PostgresServer]:
+    """A fresh server, gone at the end."""
     with TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
         root, password = Path(folder), secrets.token_hex(16)
         prefix = _prefix(root)
         _initialise(root, prefix, password)
-        with _running(root, prefix, password) as url:
-            yield url
+        server = PostgresServer(root, prefix, password, _free_port())
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a fresh server's maintenance database."""
+    with running_server() as server:
+        yield server.url
 
 
 @contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
     """The URL of a new, empty database on the server, dropped at the end."""
     name = f"test_{secrets.token_hex(8)}"
-    _administer(server_url, f"CREATE DATABASE {name} STRATEGY file_copy")
+    administer(server_url, f"CREATE DATABASE {name} STRATEGY file_copy")
     try:
         yield f"{server_url.rpartition('/')[0]}/{name}"
     finally:
-        _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def run_script(url: str, script: Path, **variables: str) -> None:
@@ -76,7 +129,8 @@ def under(role: str, password: str, url: str) -> str:
     return named.render_as_string(hide_password=False)
 
 
-def _administer(server_url: str, statement: str) -> None:
+def administer(server_url: str, statement: str) -> None:
+    """A statement of the server's superuser, outside of a transaction."""
     with closing(psycopg2.connect(server_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -127,26 +181,6 @@ def _initialise(folder: Path, prefix: tuple[str, ...], password: str) -> None:
         raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
 
 
-@contextmanager
-def _running(folder: Path, prefix: tuple[str, ...], password: str) -> Iterator[str]:
-    port = _free_port()
-    options = [f"--{name}={value}" for name, value in {**_OPTIONS, "port": str(port)}.items()]
-    log = folder / "log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [*prefix, binary("postgres"), "-D", str(folder / "data"), *options],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
-    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-    try:
-        _wait_until_ready(url, server, log)
-        yield url
-    finally:
-        _stop(server)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -163,13 +197,3 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> N
         else:
             return
     raise RuntimeError(f"PostgreSQL for the tests did not start: {log.read_text().strip()}")
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """At once: nothing in it is worth a clean shutdown."""
-    server.send_signal(signal.SIGQUIT)
-    try:
-        server.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

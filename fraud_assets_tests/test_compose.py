@@ -90,7 +90,7 @@ def test_a_service_knows_the_address_of_those_stores_alone_that_it_needs() -> No
         "mlflow": {"MLFLOW"},
         "code-server": {"SOURCE", "LEDGER", "DAGSTER"},
         "dagster": {"DAGSTER"},
-        "dagster-daemon": {"DAGSTER"},
+        "dagster-daemon": {"SOURCE", "LEDGER", "DAGSTER"},
     }
 
 

@@ -46,6 +46,7 @@ UNTIL = "import pathlib, time\nwhile not pathlib.Path({file!r}).exists(): time.s
 RUN = f"""
 import os, pathlib, sys
 from fraud_assets import supervisor
+from fraud_assets.servers import Server
 parent = Server("Parent", (sys.executable, "-c", {PARENT!r}))
 sys.exit(supervisor.run([parent], os.environ, pathlib.Path(sys.argv[1]), print))
 """

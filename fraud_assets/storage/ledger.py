@@ -120,7 +120,7 @@ class Entry:
         return self.verdict in BY_A_PERSON
 
 
-# PostgreSQL works longer to let somebody in than to answer: a connection is kept, and tried before it is used.
+# PostgreSQL works longer to let somebody in than to answer: a connection is kept, and tried before each use.
 _ENGINES: Final[dict[str, dict[str, Any]]] = {
     "sqlite": {"poolclass": NullPool, "connect_args": {"timeout": 30}},
     "postgresql": {"pool_size": 1, "pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},

@@ -54,6 +54,7 @@ class Installation:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
     _started: list[tuple[subprocess.Popen[bytes], Path]] = field(default_factory=list)
+    _killed: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in (HOME, "person", "tmp", "here", "logs"):
@@ -136,6 +137,10 @@ class Installation:
         self.wait_for("all servers to be ready", lambda: "Ctrl-C stops them." in self.said())
         return process, ports
 
+    def serve(self, server: str, ports: Mapping[str, int]) -> subprocess.Popen[bytes]:
+        """One server of production alone."""
+        return self.start(_command(("serve", server, *port_options(ports))), self.environment)
+
     def dagster_environment(self) -> dict[str, str]:
         """The environment that `fraud-assets ui` makes for Dagster's processes; lays out Dagster's home."""
         with patch.dict(os.environ, self.environment, clear=True):
@@ -155,6 +160,12 @@ class Installation:
         self._started.append((process, path))
         return process
 
+    def kill(self, process: subprocess.Popen[bytes], *, with_children: bool = True) -> None:
+        """Ends by force one that was started; that it is gone is no surprise from here on."""
+        (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
+        self._killed.append(process)
+
     def said(self) -> str:
         """All output of the started processes."""
         return "".join(log.read_text(errors="replace") for _, log in self._started)
@@ -163,7 +174,8 @@ class Installation:
         """The first answer that is true. Fails when it is late, or when a started process has ended."""
         deadline = time.monotonic() + seconds
         while not (answer := question()):
-            ended = [process.args for process, _ in self._started if process.poll() not in {None, 0}]
+            left = [process for process, _ in self._started if process not in self._killed]
+            ended = [process.args for process in left if process.poll() not in {None, 0}]
             if ended or time.monotonic() > deadline:
                 why = f"ended: {ended}" if ended else f"waited {seconds:g} s"
                 pytest.fail(f"expected {what}; {why}\n{self.said()[-6000:]}")
