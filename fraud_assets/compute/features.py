@@ -8,7 +8,7 @@ a few narrow columns of all events, and everything else a batch at a time. A bat
 more than its own rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
@@ -22,13 +22,12 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
     EVERY_EVENT,
-    OF_SHIFT,
     by_guard,
     guard_batches,
     haversine_meters,
     in_parallel,
     in_time,
-    observe,
+    past,
     starts,
 )
 from fraud_assets.domain.schemas import EventFeatures, History
@@ -47,7 +46,11 @@ _OF_PROFILE: Final = (
     "consistency_score",
 )
 _USUAL: Final = ("hours", "weekdays", "sites")
-_UNREAD: Final = ("punch_out_at", "accuracy_m")
+_UNREAD: Final = ("punch_out_at",)
+
+Known = Callable[[pl.Series, pl.DataFrame], pl.DataFrame]
+"""From sorted guards, and their events observed and in time, to their Profile rows in order of guard_id and
+snapshot_at."""
 
 
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
@@ -59,49 +62,54 @@ def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> p
     that may see: one event alone gives the same bits as a thousand.
     """
     is_asked = pl.col("event_id").is_in(events["event_id"].implode())
-    past = pl.concat(
+    together = pl.concat(
         [history.attendance_event.filter(~is_asked), events.select(history.attendance_event.columns)]
     )
-    shifts, known = history.shift.sort("guard_id"), profiles.sort("guard_id", "snapshot_at")
-    described = batches(in_time(past).lazy(), shifts.lazy(), history.site, known.lazy(), is_asked)
+    shifts, known = history.shift.sort("guard_id"), stored(profiles)
+    described = batches(in_time(together).lazy(), shifts.lazy(), history.site, known, is_asked)
     return pl.concat([EventFeatures.create_empty(), *described]).sort("punch_in_at", "event_id")
 
 
+def stored(profiles: pl.DataFrame) -> Known:
+    """The profiles of guards out of those that were made before, in any order."""
+    read = ("guard_id", "snapshot_at", *_OF_PROFILE, *(f"usual_{name}" for name in _USUAL))
+    held = by_guard(profiles.select(read).sort("guard_id", "snapshot_at").lazy())
+    return lambda guards, _: held.of(guards).collect()
+
+
 def batches(
-    past: pl.LazyFrame,
+    events: pl.LazyFrame,
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
-    profiles: pl.LazyFrame,
+    known: Known,
     is_asked: pl.Expr = EVERY_EVENT,
     size: int = BATCH_EVENTS,
 ) -> Iterator[pl.DataFrame]:
-    """The rows of `compute` for the events of `past` that are asked for, in batches of guards.
+    """The rows of `compute` for the `events` that are asked for, in batches of guards.
 
-    All are sorted by guard_id, profiles also by snapshot_at; raises ValueError if they are not. A batch has
-    about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at once and
-    24 bytes an event; some 120 bytes an event while sites and devices are counted.
+    Events and shifts are sorted by guard_id; raises ValueError if they are not. `known` gives the profiles
+    of a batch. A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory are
+    some batches at once and 24 bytes an event; some 120 bytes an event while sites and devices are counted.
     """
-    held = profiles.select("guard_id", "snapshot_at", *_OF_PROFILE, *(f"usual_{name}" for name in _USUAL))
-    numbered, rostered, known = (
-        by_guard(rows) for rows in (past.with_row_index("row").drop(_UNREAD), shifts.select(OF_SHIFT), held)
-    )
-    places = _at_places(past, np.diff(numbered.starts), is_asked)
+    numbered = past(events.with_row_index("row").drop(_UNREAD), shifts, sites)
+    places = _at_places(events, np.diff(numbered.events.starts), is_asked)
 
     def described(guards: pl.Series) -> pl.DataFrame:
-        events, own_shifts, own_profiles = pl.collect_all(
-            [rows.of(guards) for rows in (numbered, rostered, known)]
-        )
-        seen = in_time(observe(events, sites, own_shifts)).with_columns(site=_code("site_id"))
+        seen = numbered.observed(guards)
         asked = seen.filter(is_asked)
-        found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
+        found = (
+            places[asked["row"]],
+            _of_guard(asked, seen, guards),
+            _at_own_site(asked, seen, guards, sites.height),
+        )
         return EventFeatures.cast(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, own_profiles)
+            .pipe(_with_profile, known(guards, seen))
         )
 
-    return in_parallel(described, guard_batches(numbered, size, is_asked))
+    return in_parallel(described, guard_batches(numbered.events, size, is_asked))
 
 
 def _code(name: str) -> pl.Expr:
@@ -116,15 +124,15 @@ def _code_count(codes: pl.Series) -> int:
     return int(codes.to_numpy().max(initial=-1)) + 1
 
 
-def _at_places(past: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
-    """By row of `past`, if asked for, what other guards did at its site and on its device in 30 days.
+def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
+    """By row of `events`, if asked for, what other guards did at its site and on its device in 30 days.
 
     check_in_frequency_zscore, device_guards_30d, other_guard_at.
     """
     codes = [_code(name).alias(name) for name in ("site_id", "device_id")]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
     guard = np.repeat(np.arange(guard_lengths.size), guard_lengths)
-    seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
+    seen = events.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
     seen, by_time = seen.with_columns(guard=guard), seen["punch_in_at"].arg_sort()
     counted = {"site_id": [_check_in_frequency_zscore()], "device_id": ["guards", _instant("other_guard_at")]}
     with ThreadPoolExecutor(2) as threads:
@@ -198,7 +206,7 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
     )
 
 
-def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
+def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series, sites: int) -> pl.DataFrame:
     """By row of `asked` what its guard did at its site: late_arrival_rate, location_consistency_score."""
     rostered, late, positions, spread = sweeps.call(
         sweeps.at_own_site,
@@ -213,7 +221,7 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> 
         asked["punch_in_at"],
         asked["site"],
         starts(asked, guards),
-        _code_count(seen["site"]),
+        sites,
         DAYS_30,
     )
     numbers = {"rostered": rostered, "late": late, "positions": positions, "spread": spread}
@@ -253,11 +261,7 @@ def _against_past() -> list[pl.Expr]:
 
 
 def _with_calendar(own: pl.DataFrame) -> pl.DataFrame:
-    own = own.with_columns(
-        local_date=pl.col("local_at").dt.date(),
-        hour_of_day=pl.col("local_at").dt.hour(),
-        day_of_week=pl.col("local_at").dt.weekday() - 1,
-    )
+    own = own.with_columns(local_date=pl.col("local_at").dt.date())
     years = own["local_date"].dt.year().unique().to_list()
     calendars = {country: _holidays(country, years) for country in own["country"].drop_nulls().unique()}
     is_holiday = [

@@ -18,13 +18,10 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     EVERY_EVENT,
     IN_TIME,
-    OF_SHIFT,
-    by_guard,
     guard_batches,
     in_parallel,
-    in_time,
     laid_out,
-    observe,
+    past,
     starts,
 )
 from fraud_assets.domain.schemas import LATEST, AnyHistory, Profile
@@ -54,7 +51,7 @@ _READ: Final = (
     "face_distance",
 )
 _VALUES: Final = {
-    "is_night": (pl.col("local_at").dt.hour() >= 20) | (pl.col("local_at").dt.hour() < 7),
+    "is_night": (pl.col("hour_of_day") >= 20) | (pl.col("hour_of_day") < 7),
     "is_punctual": ~pl.col("is_late"),
     "across": (pl.col("local_hour") * _RADIANS_PER_HOUR).cos(),
     "up": (pl.col("local_hour") * _RADIANS_PER_HOUR).sin(),
@@ -63,6 +60,8 @@ _VALUES: Final = {
     "accuracy": pl.col("accuracy_m"),
 }
 """What an observation adds to the means of a profile."""
+_USUAL: Final = {"hour": "hour_of_day", "weekday": "day_of_week", "site": "site"}
+"""The columns of which a profile holds the most frequent values."""
 
 Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime], Settings], pl.DataFrame]
 
@@ -92,36 +91,33 @@ def snapshot_instants(as_of: datetime, settings: Settings) -> list[datetime]:
 
 
 def profile(
-    observed: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
+    measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
 ) -> pl.DataFrame:
-    """Profile rows of `guards` at `snapshots`, from one observation on, by guard; one batch of `build`.
+    """What `guards` were seen to do before each of `snapshots`, by guard: a batch of `of_observed`.
 
-    `observed`: their events, as `build` gives them. A snapshot sees the events of `profile_days`
+    `measured`: their events, as `of_observed` gives them. A snapshot sees the events of `profile_days`
     that happened and were known strictly before it, and the shifts published before it.
     """
-    moments = pl.Series("at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
-    asked = pl.DataFrame({"guard_id": sorted(guards)}, schema={"guard_id": pl.String}).join(
-        moments.to_frame(), how="cross", maintain_order="left_right"
-    )
-    rows = starts(observed, asked["guard_id"].unique(maintain_order=True))
-    leaves = observed["punch_in_at"] + timedelta(hours=24 * settings.profile_days)
+    asked = pl.Series("guard_id", sorted(guards), dtype=pl.String)
+    moments = pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
+    leaves = measured["punch_in_at"] + timedelta(hours=24 * settings.profile_days)
     first, first_with_shift, end = (
         moments.search_sorted(instant, "right")
-        for instant in (observed["visible"], observed["visible_with_shift"], leaves)
+        for instant in (measured["visible"], measured["visible_with_shift"], leaves)
     )
-    seen = _Seen(observed, rows, moments.len(), first, end)
-    means = _means(seen, first_with_shift)
-    found = pl.concat([asked, means, _most_frequent(seen, means["observations"])], how="horizontal")
-    return Profile.cast(
-        found.filter(pl.col("observations") > 0)
-        .with_columns(
-            *_circular_hour(),
-            tenant_id=pl.lit(observed["tenant_id"].first(), pl.String),
-            snapshot_at="at",
-            is_sufficient=pl.col("observations") >= settings.profile_sufficient_observations,
-            events_per_week=pl.col("observations") * (7 / settings.profile_days),
-        )
-        .with_columns(consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2)
+    seen = _Seen(measured, starts(measured, asked), moments.len(), first, end)
+    snapshot, guard = (
+        np.tile(np.arange(moments.len()), asked.len()),
+        np.repeat(np.arange(asked.len()), moments.len()),
+    )
+    return pl.concat(
+        [
+            asked[guard].to_frame(),
+            moments[snapshot].to_frame(),
+            _means(seen, first_with_shift),
+            _most_frequent(seen),
+        ],
+        how="horizontal",
     )
 
 
@@ -156,7 +152,7 @@ def build(
 
 
 def batches(
-    past: pl.LazyFrame,
+    events: pl.LazyFrame,
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
     snapshots: Sequence[datetime],
@@ -166,30 +162,63 @@ def batches(
     *,
     batch: Batch = profile,
 ) -> Iterator[pl.DataFrame]:
-    """Profile rows of the guards of the events of `past` that are asked for, from one observation on, part by
-    part: read, then profiled.
+    """Profile rows of the guards of the `events` that are asked for, from one observation on, part by part:
+    read, then profiled.
 
     Events and shifts are sorted by guard_id; raises ValueError if they are not. The guards that cannot be
     profiled are added to `failed`, with the reason.
     """
-    attended, rostered = by_guard(past.select(_READ)), by_guard(shifts.select(OF_SHIFT))
+    attended = past(events.select(_READ), shifts, sites)
 
     def profiled(guards: pl.Series) -> pl.DataFrame:
-        events, own_shifts = pl.collect_all([attended.of(guards), rostered.of(guards)])
-        rows = _observed(events, own_shifts, sites)
-        bounds = starts(rows, guards)
-        place = {guard: number for number, guard in enumerate(guards)}
+        return of_observed(guards, attended.observed(guards), sites, snapshots, settings, failed, batch=batch)
 
-        def attempt(some: Sequence[str]) -> pl.DataFrame:
-            theirs = rows[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
-            return batch(theirs, some, snapshots, settings)
+    return in_parallel(profiled, guard_batches(attended.events, is_asked=is_asked))
 
-        frames: list[pl.DataFrame] = [Profile.create_empty()]
-        for some in guards.to_frame().iter_slices(settings.profile_batch_size):
-            frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
-        return pl.concat(frames)
 
-    return in_parallel(profiled, guard_batches(attended, is_asked=is_asked))
+def of_observed(
+    guards: pl.Series,
+    observed: pl.DataFrame,
+    sites: pl.DataFrame,
+    snapshots: Sequence[datetime],
+    settings: Settings,
+    failed: dict[str, str],
+    *,
+    batch: Batch = profile,
+) -> pl.DataFrame:
+    """Profile rows of `guards`, which are sorted, from one observation on, by (guard_id, snapshot_at).
+
+    `observed`: their events, observed and in time. The guards are profiled in batches of
+    `profile_batch_size`; those that cannot be are added to `failed`, with the reason.
+    """
+    measured = _measured(observed)
+    bounds = starts(measured, guards)
+    place = {guard: number for number, guard in enumerate(guards)}
+
+    def attempt(some: Sequence[str]) -> pl.DataFrame:
+        theirs = measured[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
+        return batch(theirs, some, snapshots, settings)
+
+    frames: list[pl.DataFrame] = []
+    for some in guards.to_frame().iter_slices(settings.profile_batch_size):
+        frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
+    if not frames:
+        return Profile.create_empty()
+    found = pl.concat(frames).filter(pl.col("observations") > 0)
+    tenant = pl.lit(observed["tenant_id"].first(), pl.String)
+    return _completed(found.with_columns(tenant_id=tenant), sites, settings)
+
+
+def made(
+    sites: pl.DataFrame, snapshots: Sequence[datetime], settings: Settings
+) -> Callable[[pl.Series, pl.DataFrame], pl.DataFrame]:
+    """The profiles for `features.batches` made on the way, from the events that it has observed anyway."""
+
+    def known(guards: pl.Series, observed: pl.DataFrame) -> pl.DataFrame:
+        found = of_observed(guards, observed, sites, snapshots, settings, {})
+        return found.filter(pl.col("observations") >= settings.profile_minimum_observations)
+
+    return known
 
 
 def refresh(
@@ -220,19 +249,17 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
-def _observed(events: pl.DataFrame, shifts: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
-    """`events` in time, with what profiles are made of."""
-    return in_time(
-        observe(events, sites, shifts).select(
-            "tenant_id",
-            *IN_TIME,
-            "visible",
-            "site_id",
-            **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
-            hour=pl.col("local_at").dt.hour().cast(pl.Int64),
-            weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
-            visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
-        )
+def _measured(observed: pl.DataFrame) -> pl.DataFrame:
+    """What profiles are made of, by event."""
+    return observed.select(
+        "guard_id",
+        "punch_in_at",
+        "visible",
+        "hour_of_day",
+        "day_of_week",
+        "site",
+        **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
+        visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
     )
 
 
@@ -264,10 +291,10 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
 class _Seen:
     """What the `snapshots` of each guard look at: of each row those from `first` on and before `end`.
 
-    `starts`: where each guard's rows of `observed` start. A query is one snapshot of one guard.
+    `starts`: where each guard's rows of `measured` start. A query is one snapshot of one guard.
     """
 
-    observed: pl.DataFrame
+    measured: pl.DataFrame
     starts: sweeps.Integers
     snapshots: int
     first: pl.Series
@@ -276,33 +303,18 @@ class _Seen:
     def means(self, value: str, first: pl.Series | None = None) -> tuple[sweeps.Integers, sweeps.Floats]:
         """By query the number and mean of the known values; NaN without one."""
         seen = (self.first if first is None else first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.means, self.observed[value], *seen)
+        return sweeps.call(sweeps.means, self.measured[value], *seen)
 
     def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
         """By query the population standard deviation of the values with this `mean`."""
         seen = (self.first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.spreads, self.observed[value], mean, *seen)
+        return sweeps.call(sweeps.spreads, self.measured[value], mean, *seen)
 
-    def most_frequent(
-        self, code: pl.Series, values: pl.Series, observations: sweeps.Integers
-    ) -> tuple[pl.Series, pl.Series, pl.Series]:
-        """By query the three most frequent of `values`, their shares, and how many different ones there are.
-
-        Most frequent first, ties in the order of `values`, of which `code` says the one that a row has.
-        """
+    def most_frequent(self, code: str) -> tuple[sweeps.Integers, sweeps.Integers, sweeps.Integers]:
+        """By query the three most frequent codes, how often they are there, and how many there are."""
+        codes: int = self.measured.select(pl.col(code).max().fill_null(-1) + 1).item()
         seen = (self.first, self.end, self.starts, self.snapshots)
-        top, times, different = sweeps.call(sweeps.most_frequent, code, *seen, values.len())
-        ranked = top >= 0
-        lengths = ranked.sum(axis=1)
-        shares = pl.Series(times[ranked] / np.repeat(observations, lengths))
-        return _lists(values.gather(top[ranked]), lengths), _lists(shares, lengths), pl.Series(different)
-
-
-def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
-    """`values` in lists of these lengths."""
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    arrow: Any = pyarrow  # has no types
-    return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
+        return sweeps.call(sweeps.most_frequent, self.measured[code], *seen, codes)
 
 
 def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
@@ -322,18 +334,51 @@ def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
     return sweeps.frame(numbers)
 
 
-def _most_frequent(seen: _Seen, observations: pl.Series) -> pl.DataFrame:
-    sites = seen.observed["site_id"].unique().sort()
-    ranked = {
-        "hour": (seen.observed["hour"], pl.int_range(24, eager=True)),
-        "weekday": (seen.observed["weekday"], pl.int_range(7, eager=True)),
-        "site": (seen.observed["site_id"].cast(pl.Enum(sites)).to_physical(), sites),
-    }
+def _most_frequent(seen: _Seen) -> pl.DataFrame:
+    """By query NAME_top and NAME_times, three numbers each, and NAME_variety; NAME is one of _USUAL."""
     columns: dict[str, pl.Series] = {}
-    for name, (code, values) in ranked.items():
-        usual, shares, columns[f"{name}_variety"] = seen.most_frequent(code, values, observations.to_numpy())
-        columns |= {f"usual_{name}s": usual, f"usual_{name}_shares": shares}
+    for name, code in _USUAL.items():
+        top, times, different = seen.most_frequent(code)
+        columns |= {
+            f"{name}_top": pl.Series(top),
+            f"{name}_times": pl.Series(times),
+            f"{name}_variety": pl.Series(different),
+        }
     return pl.DataFrame(columns)
+
+
+def _completed(found: pl.DataFrame, sites: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """The Profile rows of what `profile` found."""
+    values = dict.fromkeys(_USUAL, pl.int_range(24, eager=True)) | {"site": sites["site_id"].sort()}
+    usual = [column for name in _USUAL for column in _usual(found, name, values[name])]
+    sufficient = settings.profile_sufficient_observations
+    return Profile.cast(
+        found.with_columns(
+            *usual,
+            *_circular_hour(),
+            is_sufficient=pl.col("observations") >= sufficient,
+            events_per_week=pl.col("observations") * (7 / settings.profile_days),
+        ).with_columns(consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2)
+    )
+
+
+def _usual(found: pl.DataFrame, name: str, values: pl.Series) -> list[pl.Series]:
+    """The most frequent of `values` in lists, most frequent first, and their shares."""
+    top, times = found[f"{name}_top"].to_numpy(), found[f"{name}_times"].to_numpy()
+    is_there = top >= 0
+    lengths = is_there.sum(axis=1)
+    shares = times[is_there] / np.repeat(found["observations"].to_numpy(), lengths)
+    return [
+        _lists(values.gather(top[is_there]), lengths).alias(f"usual_{name}s"),
+        _lists(pl.Series(shares), lengths).alias(f"usual_{name}_shares"),
+    ]
+
+
+def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
+    """`values` in lists of these lengths."""
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    arrow: Any = pyarrow  # has no types
+    return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
 
 
 def _circular_hour() -> list[pl.Expr]:
