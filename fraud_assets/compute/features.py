@@ -106,22 +106,10 @@ def batches(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, known(guards, seen))
+            .pipe(_with_profile, known(guards, seen), guards)
         )
 
     return in_parallel(described, guard_batches(numbered.events, size, is_asked))
-
-
-def _code(name: str) -> pl.Expr:
-    """A code from 0 on for each id of a column, -1 for none. Only codes of one column of one frame compare:
-    the categories are forgotten with it."""
-    return (
-        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64).fill_null(-1)
-    )
-
-
-def _code_count(codes: pl.Series) -> int:
-    return int(codes.to_numpy().max(initial=-1)) + 1
 
 
 def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
@@ -134,47 +122,47 @@ def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: p
     guard = np.repeat(np.arange(guard_lengths.size), guard_lengths)
     seen = events.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
     seen, by_time = seen.with_columns(guard=guard), seen["punch_in_at"].arg_sort()
-    counted = {"site_id": [_check_in_frequency_zscore()], "device_id": ["guards", _instant("other_guard_at")]}
     with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, seen, by_time), *zip(*counted.items(), strict=True))
-    return pl.concat([site, device.rename({"guards": "device_guards_30d"})], how="horizontal")
+        site, device = threads.map(partial(_at_place, seen, by_time), ("site_id", "device_id"))
+    found = [
+        site.select(check_in_frequency_zscore=pl.col("above").clip(-3, 3)),
+        device.select(_instant("other_guard_at"), device_guards_30d="guards"),
+    ]
+    return pl.concat(found, how="horizontal")
 
 
-def _at_place(
-    seen: pl.DataFrame, by_time: pl.Series, place: str, columns: Sequence[pl.Expr | str]
-) -> pl.DataFrame:
-    """By row of `seen` these `columns` of own_events, guards, events, squares, other_guard_at, as
-    `sweeps.at_places` counts them; null in rows that are not asked for or without a place."""
-    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, _code_count(seen[place]))
-    there = seen[order]
-    found = sweeps.call(
+def _code(name: str) -> pl.Expr:
+    """A code from 0 on for each id of a column, -1 for none. Only codes of one column of one frame compare:
+    the categories are forgotten with it."""
+    return (
+        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64).fill_null(-1)
+    )
+
+
+def _at_place(seen: pl.DataFrame, by_time: pl.Series, place: str) -> pl.DataFrame:
+    """By row of `seen` guards, above, other_guard_at, as `sweeps.at_places` counts them."""
+    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, _count(seen[place]))
+    guards, above, other_guard_at = sweeps.call(
         sweeps.at_places,
-        there["punch_in_at"],
-        there["visible"],
-        there["guard"],
-        there["is_asked"],
+        seen["punch_in_at"],
+        seen["visible"],
+        seen["guard"],
+        seen["is_asked"],
+        order,
         parts,
-        _code_count(seen["guard"]),
+        _count(seen["guard"]),
         DAYS_30,
     )
-    names = ("own_events", "guards", "events", "squares", "other_guard_at")
-    counted = sweeps.frame(dict(zip(names, found, strict=True))).select(columns)
-    row = np.full(seen.height, -1)
-    row[order] = np.arange(order.size)
-    return counted.select(pl.all().gather(pl.when(pl.lit(row) >= 0).then(pl.lit(row))))
+    return sweeps.frame({"guards": guards, "above": above, "other_guard_at": other_guard_at})
+
+
+def _count(codes: pl.Series) -> int:
+    return int(codes.to_numpy().max(initial=-1)) + 1
 
 
 def _instant(name: str) -> pl.Expr:
     """A column of `sweeps` as the instant that it is; null where there is none."""
     return pl.when(pl.col(name) != sweeps.NEVER).then(pl.col(name).cast(pl.Datetime("us", "UTC"))).alias(name)
-
-
-def _check_in_frequency_zscore() -> pl.Expr:
-    """(own - mean) / spread of the guards' numbers of events, each times `guards`: exact in whole numbers."""
-    guards, events = pl.col("guards"), pl.col("events")
-    spread = guards * pl.col("squares") - events * events
-    zscore = ((pl.col("own_events") * guards - events) / spread.sqrt()).clip(-3, 3)
-    return pl.when(spread > 0).then(zscore).alias("check_in_frequency_zscore")
 
 
 def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
@@ -280,15 +268,11 @@ def _holidays(country: str, years: Iterable[int]) -> list[date] | None:
         return None
 
 
-def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
+def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
     """Deviations from the profile, all null unless it is sufficient. Both frames: by guard and time."""
-    latest = own.select("guard_id", "punch_in_at").join_asof(
-        profiles.select("guard_id", "snapshot_at", profile=pl.int_range(pl.len())),
-        left_on="punch_in_at",
-        right_on="snapshot_at",
-        by="guard_id",
-        check_sortedness=False,  # it cannot be checked with `by`
-    )["profile"]
+    made, made_starts = profiles["snapshot_at"], starts(profiles, guards)
+    newest = sweeps.call(sweeps.newest, own["punch_in_at"], starts(own, guards), made, made_starts)
+    latest = pl.Series(newest).replace(-1, None)
     held = profiles.select(
         *_OF_PROFILE,
         *(

@@ -73,7 +73,7 @@ def _of_column(column: pl.Series) -> NDArray[Any]:
     if column.null_count():
         column = column.fill_null(LATEST if column.dtype == pl.Datetime else -1)
     array = column.to_numpy()
-    return array.view(np.int64) if column.dtype == pl.Datetime else array.astype(np.int64, copy=False)
+    return array.view(np.int64) if column.dtype == pl.Datetime else array
 
 
 @cache
@@ -112,36 +112,39 @@ def at_places(
     visible: Integers,
     guard: Integers,
     is_asked: Flags,
+    order: Integers,
     starts: Integers,
     guards: int,
     window: int,
-) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+) -> tuple[Integers, Floats, Integers]:
     """What the guard of each event that is asked for sees of all guards at its place (a site or a device).
 
-    Events are parted by place and in the order of time.
+    `order`: the events parted by place, those of a place in the order of time.
 
-    Returns by event: events of the own guard, guards seen, their events, the sum over guards of the square
-    of their events, and the newest instant of another guard (NEVER without one).
+    Returns by event: the guards seen, how many population spreads the own guard's number of events is above
+    their mean (NaN without a spread), and the newest instant of another guard (NEVER without one).
     """
-    own, seen = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
-    events, squares = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
+    seen, above = np.zeros(len(happened), np.int64), np.full(len(happened), nan)
     other_at = np.full(len(happened), NEVER, np.int64)
     count = np.zeros(guards, np.int64)
     for place in range(len(starts) - 1):
-        first, end = starts[place], starts[place + 1]
-        arriving = first + np.argsort(np.asarray(visible[first:end]), kind="mergesort")
-        arrival, departure = 0, first
+        here = order[starts[place] : starts[place + 1]]
+        at, known = np.empty(len(here), np.int64), np.empty(len(here), np.int64)
+        for event in range(len(here)):
+            at[event], known[event] = happened[here[event]], visible[here[event]]
+        arriving = np.argsort(known, kind="mergesort")
+        arrival = departure = 0
         number = total = square = 0
         newest_guard, newest, newest_of_others = -1, NEVER, NEVER
-        for query in range(first, end):
-            if not is_asked[query]:
+        for query in range(len(here)):
+            row, now = here[query], at[query]
+            if not is_asked[row]:
                 continue
-            now = happened[query]
-            while arrival < len(arriving) and visible[arriving[arrival]] < now:
+            while arrival < len(here) and known[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
-                instant, who = happened[event], guard[event]
-                if visible[event] >= instant + window:
+                instant, who = at[event], guard[here[event]]
+                if known[event] >= instant + window:
                     continue
                 square += 2 * count[who] + 1
                 number += count[who] == 0
@@ -154,23 +157,26 @@ def at_places(
                     newest_guard, newest = who, instant
                 else:
                     newest_of_others = max(newest_of_others, instant)
-            while departure < end and happened[departure] < now - window:
-                if visible[departure] < happened[departure] + window:
-                    who = guard[departure]
+            while departure < len(here) and at[departure] < now - window:
+                if known[departure] < at[departure] + window:
+                    who = guard[here[departure]]
                     count[who] -= 1
                     square -= 2 * count[who] + 1
                     number -= count[who] == 0
                     total -= 1
                 departure += 1
-            who = guard[query]
-            own[query] = count[who]
-            seen[query], events[query], squares[query] = number, total, square
+            who = guard[row]
+            seen[row] = number
+            # The mean and the spread, each times `number`: exact in whole numbers.
+            spread = number * square - total * total
+            if spread > 0:
+                above[row] = (count[who] * number - total) / sqrt(spread)
             other = newest if who != newest_guard else newest_of_others
             if other >= now - window:
-                other_at[query] = other
-        for event in range(first, end):
+                other_at[row] = other
+        for event in here:
             count[guard[event]] = 0
-    return own, seen, events, squares, other_at
+    return seen, above, other_at
 
 
 def of_guards(
@@ -293,6 +299,22 @@ def at_own_site(
             square_east -= rest_east * rest_east / known
             spread[query] = (sqrt(max(square_north, 0.0) / known) + sqrt(max(square_east, 0.0) / known)) / 2
     return rostered, late, positions, spread
+
+
+def newest(at: Integers, starts: Integers, made_at: Integers, made_starts: Integers) -> Integers:
+    """The newest of what was made for each query's guard at or before `at`, -1 without one.
+
+    Queries and what was made are parted by guard and in the order of time.
+    """
+    found = np.full(len(at), -1, np.int64)
+    for one in range(len(starts) - 1):
+        made = made_starts[one]
+        for query in range(starts[one], starts[one + 1]):
+            while made < made_starts[one + 1] and made_at[made] <= at[query]:
+                made += 1
+            if made > made_starts[one]:
+                found[query] = made - 1
+    return found
 
 
 def means(
