@@ -141,7 +141,7 @@ def _code(name: str) -> pl.Expr:
 
 def _at_place(seen: pl.DataFrame, by_time: pl.Series, place: str) -> pl.DataFrame:
     """By row of `seen` guards, above, other_guard_at, as `sweeps.at_places` counts them."""
-    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, _count(seen[place]))
+    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, sweeps.count(seen[place]))
     guards, above, other_guard_at = sweeps.call(
         sweeps.at_places,
         seen["punch_in_at"],
@@ -150,14 +150,10 @@ def _at_place(seen: pl.DataFrame, by_time: pl.Series, place: str) -> pl.DataFram
         seen["is_asked"],
         order,
         parts,
-        _count(seen["guard"]),
+        sweeps.count(seen["guard"]),
         DAYS_30,
     )
     return sweeps.frame({"guards": guards, "above": above, "other_guard_at": other_guard_at})
-
-
-def _count(codes: pl.Series) -> int:
-    return int(codes.to_numpy().max(initial=-1)) + 1
 
 
 def _instant(name: str) -> pl.Expr:

@@ -95,30 +95,16 @@ def profile(
 ) -> pl.DataFrame:
     """What `guards` were seen to do before each of `snapshots`, by guard: a batch of `of_observed`.
 
-    `measured`: their events, as `of_observed` gives them. A snapshot sees the events of `profile_days`
-    that happened and were known strictly before it, and the shifts published before it.
+    `measured`: their events, as `of_observed` measured them for these snapshots and settings.
     """
     asked = pl.Series("guard_id", sorted(guards), dtype=pl.String)
-    moments = pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
-    leaves = measured["punch_in_at"] + timedelta(hours=24 * settings.profile_days)
-    first, first_with_shift, end = (
-        moments.search_sorted(instant, "right")
-        for instant in (measured["visible"], measured["visible_with_shift"], leaves)
-    )
-    seen = _Seen(measured, starts(measured, asked), moments.len(), first, end)
-    snapshot, guard = (
-        np.tile(np.arange(moments.len()), asked.len()),
-        np.repeat(np.arange(asked.len()), moments.len()),
-    )
-    return pl.concat(
-        [
-            asked[guard].to_frame(),
-            moments[snapshot].to_frame(),
-            _means(seen, first_with_shift),
-            _most_frequent(seen),
-        ],
-        how="horizontal",
-    )
+    moments = _moments(snapshots)
+    seen = _Seen(measured, starts(measured, asked), moments.len())
+    queries = [
+        asked.gather(np.repeat(np.arange(asked.len()), moments.len())),
+        moments.gather(np.tile(np.arange(moments.len()), asked.len())),
+    ]
+    return pl.DataFrame(queries).hstack(sweeps.frame(_means(seen) | _most_frequent(seen)))
 
 
 def build(
@@ -191,7 +177,7 @@ def of_observed(
     `observed`: their events, observed and in time. The guards are profiled in batches of
     `profile_batch_size`; those that cannot be are added to `failed`, with the reason.
     """
-    measured = _measured(observed)
+    measured = _measured(observed, _moments(snapshots), timedelta(hours=24 * settings.profile_days))
     bounds = starts(measured, guards)
     place = {guard: number for number, guard in enumerate(guards)}
 
@@ -249,17 +235,30 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
-def _measured(observed: pl.DataFrame) -> pl.DataFrame:
-    """What profiles are made of, by event."""
+def _moments(snapshots: Sequence[datetime]) -> pl.Series:
+    return pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
+
+
+def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> pl.DataFrame:
+    """What profiles are made of, by event, and which snapshots see it: from `first` on and before `end`.
+
+    A snapshot sees the events of `window` that happened and were known strictly before it; their shifts,
+    which it needs for is_punctual, from `first_with_shift` on: they were published before it.
+    """
+    with_shift = pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST))
+    bounds = {
+        "first": pl.col("visible"),
+        "first_with_shift": with_shift,
+        "end": pl.col("punch_in_at") + window,
+    }
     return observed.select(
         "guard_id",
-        "punch_in_at",
-        "visible",
-        "hour_of_day",
-        "day_of_week",
-        "site",
+        *_USUAL.values(),
         **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
-        visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
+        **{
+            name: pl.lit(moments).search_sorted(instant, "right").cast(pl.Int64)
+            for name, instant in bounds.items()
+        },
     )
 
 
@@ -289,41 +288,39 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the `snapshots` of each guard look at: of each row those from `first` on and before `end`.
+    """What the `snapshots` of each guard look at; `starts`: where the guards' rows of `measured` start.
 
-    `starts`: where each guard's rows of `measured` start. A query is one snapshot of one guard.
+    A query is one snapshot of one guard.
     """
 
     measured: pl.DataFrame
     starts: sweeps.Integers
     snapshots: int
-    first: pl.Series
-    end: pl.Series
 
-    def means(self, value: str, first: pl.Series | None = None) -> tuple[sweeps.Integers, sweeps.Floats]:
+    def means(self, value: str, first: str = "first") -> tuple[sweeps.Integers, sweeps.Floats]:
         """By query the number and mean of the known values; NaN without one."""
-        seen = (self.first if first is None else first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.means, self.measured[value], *seen)
+        return sweeps.call(sweeps.means, self.measured[value], *self._by(first))
 
     def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
         """By query the population standard deviation of the values with this `mean`."""
-        seen = (self.first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.spreads, self.measured[value], mean, *seen)
+        return sweeps.call(sweeps.spreads, self.measured[value], mean, *self._by("first"))
 
     def most_frequent(self, code: str) -> tuple[sweeps.Integers, sweeps.Integers, sweeps.Integers]:
         """By query the three most frequent codes, how often they are there, and how many there are."""
-        codes: int = self.measured.select(pl.col(code).max().fill_null(-1) + 1).item()
-        seen = (self.first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.most_frequent, self.measured[code], *seen, codes)
+        codes = sweeps.count(self.measured[code])
+        return sweeps.call(sweeps.most_frequent, self.measured[code], *self._by("first"), codes)
+
+    def _by(self, first: str) -> tuple[pl.Series, pl.Series, sweeps.Integers, int]:
+        return self.measured[first], self.measured["end"], self.starts, self.snapshots
 
 
-def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
+def _means(seen: _Seen) -> dict[str, sweeps.Values]:
     observations, night_share = seen.means("is_night")
     face_mean = seen.means("face")[1]
-    numbers = {
+    return {
         "observations": observations,
         "night_shift_share": night_share,
-        "punctuality": seen.means("is_punctual", first_with_shift)[1],
+        "punctuality": seen.means("is_punctual", "first_with_shift")[1],
         "face_confidence_mean": face_mean,
         "face_confidence_spread": seen.spreads("face", face_mean),
         "gps_drift_mean_meters": seen.means("drift")[1],
@@ -331,20 +328,15 @@ def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
         "across": seen.means("across")[1],
         "up": seen.means("up")[1],
     }
-    return sweeps.frame(numbers)
 
 
-def _most_frequent(seen: _Seen) -> pl.DataFrame:
+def _most_frequent(seen: _Seen) -> dict[str, sweeps.Values]:
     """By query NAME_top and NAME_times, three numbers each, and NAME_variety; NAME is one of _USUAL."""
-    columns: dict[str, pl.Series] = {}
+    columns: dict[str, sweeps.Values] = {}
     for name, code in _USUAL.items():
         top, times, different = seen.most_frequent(code)
-        columns |= {
-            f"{name}_top": pl.Series(top),
-            f"{name}_times": pl.Series(times),
-            f"{name}_variety": pl.Series(different),
-        }
-    return pl.DataFrame(columns)
+        columns |= {f"{name}_top": top, f"{name}_times": times, f"{name}_variety": different}
+    return columns
 
 
 def _completed(found: pl.DataFrame, sites: pl.DataFrame, settings: Settings) -> pl.DataFrame:
@@ -376,9 +368,9 @@ def _usual(found: pl.DataFrame, name: str, values: pl.Series) -> list[pl.Series]
 
 def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
     """`values` in lists of these lengths."""
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    offsets = pl.Series(np.concatenate(([0], np.cumsum(lengths))))  # pyarrow would import pandas for an array
     arrow: Any = pyarrow  # has no types
-    return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
+    return pl.Series(arrow.LargeListArray.from_arrays(offsets.to_arrow(), values.to_arrow()))
 
 
 def _circular_hour() -> list[pl.Expr]:

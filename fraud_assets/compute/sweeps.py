@@ -27,6 +27,7 @@ from fraud_assets.domain.schemas import LATEST
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Values = Integers | Floats
 
 COMPILE_FROM: Final = 100_000
 """Rows from which compiling pays: a pass takes half a second to compile, once on a machine."""
@@ -52,6 +53,11 @@ def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | time
 def frame(columns: Mapping[str, NDArray[Any]]) -> pl.DataFrame:
     """What passes returned, as columns; NaN is null."""
     return pl.DataFrame([pl.Series(name, values, nan_to_null=True) for name, values in columns.items()])
+
+
+def count(codes: pl.Series) -> int:
+    """How many codes there are, from 0 to the greatest one."""
+    return int(codes.to_numpy().max(initial=-1)) + 1
 
 
 def _array(value: pl.Series | NDArray[Any] | timedelta | int) -> NDArray[Any] | int:
