@@ -119,11 +119,11 @@ def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: p
     """
     codes = [_code(name).alias(name) for name in ("site_id", "device_id")]
     known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
-    guard = np.repeat(np.arange(guard_lengths.size), guard_lengths)
+    guard = np.repeat(np.arange(guard_lengths.size, dtype=np.int32), guard_lengths)
     seen = events.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
-    seen, by_time = seen.with_columns(guard=guard), seen["punch_in_at"].arg_sort()
+    seen = seen.with_columns(guard=guard)
     with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, seen, by_time), ("site_id", "device_id"))
+        site, device = threads.map(partial(_at_place, seen), ("site_id", "device_id"))
     found = [
         site.select(check_in_frequency_zscore=pl.col("above").clip(-3, 3)),
         device.select(_instant("other_guard_at"), device_guards_30d="guards"),
@@ -135,20 +135,20 @@ def _code(name: str) -> pl.Expr:
     """A code from 0 on for each id of a column, -1 for none. Only codes of one column of one frame compare:
     the categories are forgotten with it."""
     return (
-        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64).fill_null(-1)
+        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int32).fill_null(-1)
     )
 
 
-def _at_place(seen: pl.DataFrame, by_time: pl.Series, place: str) -> pl.DataFrame:
+def _at_place(seen: pl.DataFrame, place: str) -> pl.DataFrame:
     """By row of `seen` guards, above, other_guard_at, as `sweeps.at_places` counts them."""
-    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, sweeps.count(seen[place]))
+    parted, parts = sweeps.call(sweeps.grouped, seen[place], sweeps.count(seen[place]))
     guards, above, other_guard_at = sweeps.call(
         sweeps.at_places,
         seen["punch_in_at"],
         seen["visible"],
         seen["guard"],
         seen["is_asked"],
-        order,
+        parted,
         parts,
         sweeps.count(seen["guard"]),
         DAYS_30,
@@ -169,7 +169,6 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
         sweeps.of_guards,
         seen["punch_in_at"],
         seen["visible"],
-        _arriving(seen["visible"], rows),
         rows,
         seen["latitude"].is_not_null(),
         seen["is_weekend"],
@@ -214,12 +213,6 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series, sit
         late_arrival_rate=_share("late", "rostered"),
         location_consistency_score=pl.when(pl.col("positions") >= POSITIONS_NEEDED).then(score),
     )
-
-
-def _arriving(visible: pl.Series, parts: sweeps.Integers) -> sweeps.Integers:
-    """The positions of each part in the order of `visible`."""
-    part = np.repeat(np.arange(parts.size - 1), np.diff(parts))
-    return sweeps.call(sweeps.grouped, part, visible.arg_sort(), parts.size - 1)[0]
 
 
 def _share(part: str, whole: str) -> pl.Expr:

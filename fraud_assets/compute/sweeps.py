@@ -92,8 +92,8 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(kernel, nogil=True)
 
 
-def grouped(codes: Integers, order: Integers, groups: int) -> tuple[Integers, Integers]:
-    """`order` (positions in `codes`) parted by code, each part in the given order.
+def grouped(codes: Integers, groups: int) -> tuple[Integers, Integers]:
+    """The positions in `codes` parted by code; each part in their order.
 
     Returns the positions and, of each code, where its part starts, with the end at last. Positions
     with a code below 0 are left out.
@@ -105,7 +105,7 @@ def grouped(codes: Integers, order: Integers, groups: int) -> tuple[Integers, In
     starts = np.cumsum(starts)
     free = starts[:-1].copy()
     parted = np.empty(starts[-1], np.int64)
-    for position in order:
+    for position in range(len(codes)):
         code = codes[position]
         if code >= 0:
             parted[free[code]] = position
@@ -118,14 +118,14 @@ def at_places(
     visible: Integers,
     guard: Integers,
     is_asked: Flags,
-    order: Integers,
+    parted: Integers,
     starts: Integers,
     guards: int,
     window: int,
 ) -> tuple[Integers, Floats, Integers]:
     """What the guard of each event that is asked for sees of all guards at its place (a site or a device).
 
-    `order`: the events parted by place, those of a place in the order of time.
+    `parted`: the events by place.
 
     Returns by event: the guards seen, how many population spreads the own guard's number of events is above
     their mean (NaN without a spread), and the newest instant of another guard (NEVER without one).
@@ -134,10 +134,14 @@ def at_places(
     other_at = np.full(len(happened), NEVER, np.int64)
     count = np.zeros(guards, np.int64)
     for place in range(len(starts) - 1):
-        here = order[starts[place] : starts[place + 1]]
+        here = np.asarray(parted[starts[place] : starts[place + 1]])
         at, known = np.empty(len(here), np.int64), np.empty(len(here), np.int64)
         for event in range(len(here)):
-            at[event], known[event] = happened[here[event]], visible[here[event]]
+            at[event] = happened[here[event]]
+        in_time = np.argsort(at, kind="mergesort")
+        at, here = at[in_time], here[in_time]
+        for event in range(len(here)):
+            known[event] = visible[here[event]]
         arriving = np.argsort(known, kind="mergesort")
         arrival = departure = 0
         number = total = square = 0
@@ -188,7 +192,6 @@ def at_places(
 def of_guards(
     happened: Integers,
     visible: Integers,
-    arriving: Integers,
     starts: Integers,
     has_position: Flags,
     is_weekend: Flags,
@@ -200,8 +203,7 @@ def of_guards(
 ) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """What each query sees of its own guard in the windows `short` and `long`.
 
-    Events and queries are parted by guard and in the order of time; `arriving` holds each guard's events in
-    the order of visible.
+    Events and queries are parted by guard and in the order of time.
 
     Returns by query: the events of the long window, those at weekends, the mismatches of the short one, the
     newest instant (NEVER without one), and the newest event with a position (-1 without one).
@@ -210,13 +212,14 @@ def of_guards(
     mismatches = np.zeros(len(at), np.int64)
     newest, fix = np.full(len(at), NEVER, np.int64), np.full(len(at), -1, np.int64)
     for one in range(len(starts) - 1):
-        end = starts[one + 1]
-        arrival = left_short = left_long = starts[one]
+        first, end = starts[one], starts[one + 1]
+        arriving = first + np.argsort(np.asarray(visible[first:end]), kind="mergesort")
+        arrival, left_short, left_long = 0, first, first
         number = at_weekend = mismatch = 0
         latest, latest_fix = NEVER, -1
         for query in range(asking_starts[one], asking_starts[one + 1]):
             now = at[query]
-            while arrival < end and visible[arriving[arrival]] < now:
+            while arrival < len(arriving) and visible[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
                 if visible[event] < happened[event] + long:
