@@ -8,7 +8,7 @@ a few narrow columns of all events, and everything else a batch at a time. A bat
 more than its own rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial

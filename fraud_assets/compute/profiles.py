@@ -63,7 +63,7 @@ _VALUES: Final = {
 _USUAL: Final = {"hour": "hour_of_day", "weekday": "day_of_week", "site": "site"}
 """The columns of which a profile holds the most frequent values."""
 
-Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime], Settings], pl.DataFrame]
+Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime]], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,10 @@ def snapshot_instants(as_of: datetime, settings: Settings) -> list[datetime]:
     return [*(first + week * WEEK for week in range(weeks)), as_of]
 
 
-def profile(
-    measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
-) -> pl.DataFrame:
+def profile(measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime]) -> pl.DataFrame:
     """What `guards` were seen to do before each of `snapshots`, by guard: a batch of `of_observed`.
 
-    `measured`: their events, as `of_observed` measured them for these snapshots and settings.
+    `measured`: their events, as `of_observed` measured them for these snapshots.
     """
     asked = pl.Series("guard_id", sorted(guards), dtype=pl.String)
     moments = _moments(snapshots)
@@ -183,7 +181,7 @@ def of_observed(
 
     def attempt(some: Sequence[str]) -> pl.DataFrame:
         theirs = measured[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
-        return batch(theirs, some, snapshots, settings)
+        return batch(theirs, some, snapshots)
 
     frames: list[pl.DataFrame] = []
     for some in guards.to_frame().iter_slices(settings.profile_batch_size):
