@@ -83,7 +83,7 @@ def assemble(
     verdicts = last_verdicts(history.outcome, as_of)
     unusable = verdicts.filter(pl.col("verdict").is_in(_UNUSABLE))["event_id"]
     is_record = is_in_window & _is_mature(as_of, settings) & ~pl.col("event_id").is_in(unusable.implode())
-    events, known = laid.attendance_event, profiles.sort("guard_id", "snapshot_at").lazy()
+    events, known = laid.attendance_event, features.stored(profiles)
     described = features.batches(events, laid.shift, laid.site, known, is_record)
     labelled = (
         some.with_columns(label(some.lazy(), verdicts, as_of, settings).collect()["is_fraud"])

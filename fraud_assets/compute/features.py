@@ -8,7 +8,7 @@ a few narrow columns of all events, and everything else a batch at a time. A bat
 more than its own rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
@@ -22,13 +22,12 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
     EVERY_EVENT,
-    OF_SHIFT,
     by_guard,
     guard_batches,
     haversine_meters,
     in_parallel,
     in_time,
-    observe,
+    past,
     starts,
 )
 from fraud_assets.domain.schemas import EventFeatures, History
@@ -47,7 +46,11 @@ _OF_PROFILE: Final = (
     "consistency_score",
 )
 _USUAL: Final = ("hours", "weekdays", "sites")
-_UNREAD: Final = ("punch_out_at", "accuracy_m")
+_UNREAD: Final = ("punch_out_at",)
+
+Known = Callable[[pl.Series, pl.DataFrame], pl.DataFrame]
+"""From sorted guards, and their events observed and in time, to their Profile rows in order of guard_id and
+snapshot_at."""
 
 
 def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> pl.DataFrame:
@@ -59,114 +62,103 @@ def compute(events: pl.DataFrame, history: History, profiles: pl.DataFrame) -> p
     that may see: one event alone gives the same bits as a thousand.
     """
     is_asked = pl.col("event_id").is_in(events["event_id"].implode())
-    past = pl.concat(
+    together = pl.concat(
         [history.attendance_event.filter(~is_asked), events.select(history.attendance_event.columns)]
     )
-    shifts, known = history.shift.sort("guard_id"), profiles.sort("guard_id", "snapshot_at")
-    described = batches(in_time(past).lazy(), shifts.lazy(), history.site, known.lazy(), is_asked)
+    shifts, known = history.shift.sort("guard_id"), stored(profiles)
+    described = batches(in_time(together).lazy(), shifts.lazy(), history.site, known, is_asked)
     return pl.concat([EventFeatures.create_empty(), *described]).sort("punch_in_at", "event_id")
 
 
+def stored(profiles: pl.DataFrame) -> Known:
+    """The profiles of guards out of those that were made before, in any order."""
+    read = ("guard_id", "snapshot_at", *_OF_PROFILE, *(f"usual_{name}" for name in _USUAL))
+    held = by_guard(profiles.select(read).sort("guard_id", "snapshot_at").lazy())
+    return lambda guards, _: held.of(guards).collect()
+
+
 def batches(
-    past: pl.LazyFrame,
+    events: pl.LazyFrame,
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
-    profiles: pl.LazyFrame,
+    known: Known,
     is_asked: pl.Expr = EVERY_EVENT,
     size: int = BATCH_EVENTS,
 ) -> Iterator[pl.DataFrame]:
-    """The rows of `compute` for the events of `past` that are asked for, in batches of guards.
+    """The rows of `compute` for the `events` that are asked for, in batches of guards.
 
-    All are sorted by guard_id, profiles also by snapshot_at; raises ValueError if they are not. A batch has
-    about `size` events of the past; its rows are sorted by IN_TIME. In memory are some batches at once and
-    24 bytes an event; some 120 bytes an event while sites and devices are counted.
+    Events and shifts are sorted by guard_id; raises ValueError if they are not. `known` gives the profiles
+    of a batch. A batch has about `size` events of the past; its rows are sorted by IN_TIME. In memory are
+    some batches at once and 24 bytes an event; some 120 bytes an event while sites and devices are counted.
     """
-    held = profiles.select("guard_id", "snapshot_at", *_OF_PROFILE, *(f"usual_{name}" for name in _USUAL))
-    numbered, rostered, known = (
-        by_guard(rows) for rows in (past.with_row_index("row").drop(_UNREAD), shifts.select(OF_SHIFT), held)
-    )
-    places = _at_places(past, np.diff(numbered.starts), is_asked)
+    numbered = past(events.with_row_index("row").drop(_UNREAD), shifts, sites)
+    places = _at_places(events, np.diff(numbered.events.starts), is_asked)
 
     def described(guards: pl.Series) -> pl.DataFrame:
-        events, own_shifts, own_profiles = pl.collect_all(
-            [rows.of(guards) for rows in (numbered, rostered, known)]
-        )
-        seen = in_time(observe(events, sites, own_shifts)).with_columns(site=_code("site_id"))
+        seen = numbered.observed(guards)
         asked = seen.filter(is_asked)
-        found = (places[asked["row"]], _of_guard(asked, seen, guards), _at_own_site(asked, seen, guards))
+        found = (
+            places[asked["row"]],
+            _of_guard(asked, seen, guards),
+            _at_own_site(asked, seen, guards, sites.height),
+        )
         return EventFeatures.cast(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, own_profiles)
+            .pipe(_with_profile, known(guards, seen), guards)
         )
 
-    return in_parallel(described, guard_batches(numbered, size, is_asked))
+    return in_parallel(described, guard_batches(numbered.events, size, is_asked))
+
+
+def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
+    """By row of `events`, if asked for, what other guards did at its site and on its device in 30 days.
+
+    check_in_frequency_zscore, device_guards_30d, other_guard_at.
+    """
+    codes = [_code(name).alias(name) for name in ("site_id", "device_id")]
+    known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
+    guard = np.repeat(np.arange(guard_lengths.size, dtype=np.int32), guard_lengths)
+    seen = events.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
+    seen = seen.with_columns(guard=guard)
+    with ThreadPoolExecutor(2) as threads:
+        site, device = threads.map(partial(_at_place, seen), ("site_id", "device_id"))
+    found = [
+        site.select(check_in_frequency_zscore=pl.col("above").clip(-3, 3)),
+        device.select(_instant("other_guard_at"), device_guards_30d="guards"),
+    ]
+    return pl.concat(found, how="horizontal")
 
 
 def _code(name: str) -> pl.Expr:
     """A code from 0 on for each id of a column, -1 for none. Only codes of one column of one frame compare:
     the categories are forgotten with it."""
     return (
-        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64).fill_null(-1)
+        pl.col(name).cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int32).fill_null(-1)
     )
 
 
-def _code_count(codes: pl.Series) -> int:
-    return int(codes.to_numpy().max(initial=-1)) + 1
-
-
-def _at_places(past: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:
-    """By row of `past`, if asked for, what other guards did at its site and on its device in 30 days.
-
-    check_in_frequency_zscore, device_guards_30d, other_guard_at.
-    """
-    codes = [_code(name).alias(name) for name in ("site_id", "device_id")]
-    known = pl.max_horizontal("punch_in_at", "known_at").alias("visible")
-    guard = np.repeat(np.arange(guard_lengths.size), guard_lengths)
-    seen = past.select(*codes, "punch_in_at", known, is_asked.alias("is_asked")).collect()
-    seen, by_time = seen.with_columns(guard=guard), seen["punch_in_at"].arg_sort()
-    counted = {"site_id": [_check_in_frequency_zscore()], "device_id": ["guards", _instant("other_guard_at")]}
-    with ThreadPoolExecutor(2) as threads:
-        site, device = threads.map(partial(_at_place, seen, by_time), *zip(*counted.items(), strict=True))
-    return pl.concat([site, device.rename({"guards": "device_guards_30d"})], how="horizontal")
-
-
-def _at_place(
-    seen: pl.DataFrame, by_time: pl.Series, place: str, columns: Sequence[pl.Expr | str]
-) -> pl.DataFrame:
-    """By row of `seen` these `columns` of own_events, guards, events, squares, other_guard_at, as
-    `sweeps.at_places` counts them; null in rows that are not asked for or without a place."""
-    order, parts = sweeps.call(sweeps.grouped, seen[place], by_time, _code_count(seen[place]))
-    there = seen[order]
-    found = sweeps.call(
+def _at_place(seen: pl.DataFrame, place: str) -> pl.DataFrame:
+    """By row of `seen` guards, above, other_guard_at, as `sweeps.at_places` counts them."""
+    parted, parts = sweeps.call(sweeps.grouped, seen[place], sweeps.count(seen[place]))
+    guards, above, other_guard_at = sweeps.call(
         sweeps.at_places,
-        there["punch_in_at"],
-        there["visible"],
-        there["guard"],
-        there["is_asked"],
+        seen["punch_in_at"],
+        seen["visible"],
+        seen["guard"],
+        seen["is_asked"],
+        parted,
         parts,
-        _code_count(seen["guard"]),
+        sweeps.count(seen["guard"]),
         DAYS_30,
     )
-    names = ("own_events", "guards", "events", "squares", "other_guard_at")
-    counted = sweeps.frame(dict(zip(names, found, strict=True))).select(columns)
-    row = np.full(seen.height, -1)
-    row[order] = np.arange(order.size)
-    return counted.select(pl.all().gather(pl.when(pl.lit(row) >= 0).then(pl.lit(row))))
+    return sweeps.frame({"guards": guards, "above": above, "other_guard_at": other_guard_at})
 
 
 def _instant(name: str) -> pl.Expr:
     """A column of `sweeps` as the instant that it is; null where there is none."""
     return pl.when(pl.col(name) != sweeps.NEVER).then(pl.col(name).cast(pl.Datetime("us", "UTC"))).alias(name)
-
-
-def _check_in_frequency_zscore() -> pl.Expr:
-    """(own - mean) / spread of the guards' numbers of events, each times `guards`: exact in whole numbers."""
-    guards, events = pl.col("guards"), pl.col("events")
-    spread = guards * pl.col("squares") - events * events
-    zscore = ((pl.col("own_events") * guards - events) / spread.sqrt()).clip(-3, 3)
-    return pl.when(spread > 0).then(zscore).alias("check_in_frequency_zscore")
 
 
 def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
@@ -177,7 +169,6 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
         sweeps.of_guards,
         seen["punch_in_at"],
         seen["visible"],
-        _arriving(seen["visible"], rows),
         rows,
         seen["latitude"].is_not_null(),
         seen["is_weekend"],
@@ -198,7 +189,7 @@ def _of_guard(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.
     )
 
 
-def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
+def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series, sites: int) -> pl.DataFrame:
     """By row of `asked` what its guard did at its site: late_arrival_rate, location_consistency_score."""
     rostered, late, positions, spread = sweeps.call(
         sweeps.at_own_site,
@@ -213,7 +204,7 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> 
         asked["punch_in_at"],
         asked["site"],
         starts(asked, guards),
-        _code_count(seen["site"]),
+        sites,
         DAYS_30,
     )
     numbers = {"rostered": rostered, "late": late, "positions": positions, "spread": spread}
@@ -222,12 +213,6 @@ def _at_own_site(asked: pl.DataFrame, seen: pl.DataFrame, guards: pl.Series) -> 
         late_arrival_rate=_share("late", "rostered"),
         location_consistency_score=pl.when(pl.col("positions") >= POSITIONS_NEEDED).then(score),
     )
-
-
-def _arriving(visible: pl.Series, parts: sweeps.Integers) -> sweeps.Integers:
-    """The positions of each part in the order of `visible`."""
-    part = np.repeat(np.arange(parts.size - 1), np.diff(parts))
-    return sweeps.call(sweeps.grouped, part, visible.arg_sort(), parts.size - 1)[0]
 
 
 def _share(part: str, whole: str) -> pl.Expr:
@@ -253,11 +238,7 @@ def _against_past() -> list[pl.Expr]:
 
 
 def _with_calendar(own: pl.DataFrame) -> pl.DataFrame:
-    own = own.with_columns(
-        local_date=pl.col("local_at").dt.date(),
-        hour_of_day=pl.col("local_at").dt.hour(),
-        day_of_week=pl.col("local_at").dt.weekday() - 1,
-    )
+    own = own.with_columns(local_date=pl.col("local_at").dt.date())
     years = own["local_date"].dt.year().unique().to_list()
     calendars = {country: _holidays(country, years) for country in own["country"].drop_nulls().unique()}
     is_holiday = [
@@ -276,15 +257,11 @@ def _holidays(country: str, years: Iterable[int]) -> list[date] | None:
         return None
 
 
-def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame) -> pl.DataFrame:
+def _with_profile(own: pl.DataFrame, profiles: pl.DataFrame, guards: pl.Series) -> pl.DataFrame:
     """Deviations from the profile, all null unless it is sufficient. Both frames: by guard and time."""
-    latest = own.select("guard_id", "punch_in_at").join_asof(
-        profiles.select("guard_id", "snapshot_at", profile=pl.int_range(pl.len())),
-        left_on="punch_in_at",
-        right_on="snapshot_at",
-        by="guard_id",
-        check_sortedness=False,  # it cannot be checked with `by`
-    )["profile"]
+    made, made_starts = profiles["snapshot_at"], starts(profiles, guards)
+    newest = sweeps.call(sweeps.newest, own["punch_in_at"], starts(own, guards), made, made_starts)
+    latest = pl.Series(newest).replace(-1, None)
     held = profiles.select(
         *_OF_PROFILE,
         *(

@@ -35,12 +35,20 @@ Result = TypeVar("Result")
 def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> pl.DataFrame:
     """`events` with what each shows by itself, at its site and against its shift, in the same order.
 
-    Adds tz, country, local_at (naive local time), local_hour (0 to 24, fractional), is_weekend,
-    gps_drift_meters, face_recognition_confidence, visible (the instant after which the event was past and
-    known), and of its shift scheduled_start, published_at and is_late: whether that shift was known in time
-    is for the caller to ask.
+    Adds site (its place among `sites` in the order of their ids), tz, country, local_at (naive local time),
+    hour_of_day, local_hour (0 to 24, fractional), day_of_week (Monday is 0), is_weekend, gps_drift_meters,
+    face_recognition_confidence, visible (the instant after which the event was past and known), and of its
+    shift scheduled_start, published_at and is_late: whether that shift was known in time is for the caller
+    to ask.
     """
-    at_site = sites.select("site_id", "tz", "country", site_latitude="latitude", site_longitude="longitude")
+    at_site = sites.sort("site_id").select(
+        "site_id",
+        "tz",
+        "country",
+        site=pl.int_range(pl.len()),
+        site_latitude="latitude",
+        site_longitude="longitude",
+    )
     rostered = shifts.select("shift_id", "scheduled_start", "published_at")
     found = [_looked_up(events["site_id"], at_site), _looked_up(events["shift_id"], rostered)]
     drift = haversine_meters("latitude", "longitude", "site_latitude", "site_longitude")
@@ -56,9 +64,11 @@ def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> 
             visible=pl.max_horizontal("punch_in_at", "known_at"),
         )
         .with_columns(
+            hour_of_day=since_midnight.dt.total_hours(),
             local_hour=since_midnight.dt.total_hours(fractional=True),
-            is_weekend=pl.col("local_at").dt.weekday() > 5,
+            day_of_week=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
         )
+        .with_columns(is_weekend=pl.col("day_of_week") >= 5)
     )
 
 
@@ -115,12 +125,31 @@ def by_guard(rows: pl.LazyFrame) -> ByGuard:
     return ByGuard(rows, guards, np.concatenate(([0], runs["len"].cum_sum().to_numpy())).astype(np.int64))
 
 
+@dataclass(frozen=True)
+class Past:
+    """A tenant's events and shifts by guard, and its sites: what batches of guards are read from."""
+
+    events: ByGuard
+    shifts: ByGuard
+    sites: pl.DataFrame
+
+    def observed(self, guards: pl.Series) -> pl.DataFrame:
+        """The events of `guards`, which are sorted, in time and with what `observe` adds."""
+        events, shifts = pl.collect_all([self.events.of(guards), self.shifts.of(guards)])
+        return observe(in_time(events), self.sites, shifts)
+
+
+def past(events: pl.LazyFrame, shifts: pl.LazyFrame, sites: pl.DataFrame) -> Past:
+    """Raises ValueError unless `events` and `shifts` are sorted by guard_id."""
+    return Past(by_guard(events), by_guard(shifts.select(OF_SHIFT)), sites)
+
+
 def guard_batches(
-    past: ByGuard, size: int = BATCH_EVENTS, is_asked: pl.Expr = EVERY_EVENT
+    events: ByGuard, size: int = BATCH_EVENTS, is_asked: pl.Expr = EVERY_EVENT
 ) -> list[pl.Series]:
     """The sorted ids of the guards with an event that is asked for, in parts of about `size` events."""
-    asked = past.rows.filter(is_asked).select(pl.col("guard_id").unique()).collect()["guard_id"]
-    lengths = pl.DataFrame({"guard_id": past.guards, "len": np.diff(past.starts)})
+    asked = events.rows.filter(is_asked).select(pl.col("guard_id").unique()).collect()["guard_id"]
+    lengths = pl.DataFrame({"guard_id": events.guards, "len": np.diff(events.starts)})
     parted = lengths.filter(pl.col("guard_id").is_in(asked.implode())).with_columns(
         batch=pl.col("len").cum_sum() // size
     )

@@ -18,13 +18,10 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     EVERY_EVENT,
     IN_TIME,
-    OF_SHIFT,
-    by_guard,
     guard_batches,
     in_parallel,
-    in_time,
     laid_out,
-    observe,
+    past,
     starts,
 )
 from fraud_assets.domain.schemas import LATEST, AnyHistory, Profile
@@ -54,7 +51,7 @@ _READ: Final = (
     "face_distance",
 )
 _VALUES: Final = {
-    "is_night": (pl.col("local_at").dt.hour() >= 20) | (pl.col("local_at").dt.hour() < 7),
+    "is_night": (pl.col("hour_of_day") >= 20) | (pl.col("hour_of_day") < 7),
     "is_punctual": ~pl.col("is_late"),
     "across": (pl.col("local_hour") * _RADIANS_PER_HOUR).cos(),
     "up": (pl.col("local_hour") * _RADIANS_PER_HOUR).sin(),
@@ -63,8 +60,10 @@ _VALUES: Final = {
     "accuracy": pl.col("accuracy_m"),
 }
 """What an observation adds to the means of a profile."""
+_USUAL: Final = {"hour": "hour_of_day", "weekday": "day_of_week", "site": "site"}
+"""The columns of which a profile holds the most frequent values."""
 
-Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime], Settings], pl.DataFrame]
+Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime]], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -91,38 +90,19 @@ def snapshot_instants(as_of: datetime, settings: Settings) -> list[datetime]:
     return [*(first + week * WEEK for week in range(weeks)), as_of]
 
 
-def profile(
-    observed: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime], settings: Settings
-) -> pl.DataFrame:
-    """Profile rows of `guards` at `snapshots`, from one observation on, by guard; one batch of `build`.
+def profile(measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime]) -> pl.DataFrame:
+    """What `guards` were seen to do before each of `snapshots`, by guard: a batch of `of_observed`.
 
-    `observed`: their events, as `build` gives them. A snapshot sees the events of `profile_days`
-    that happened and were known strictly before it, and the shifts published before it.
+    `measured`: their events, as `of_observed` measured them for these snapshots.
     """
-    moments = pl.Series("at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
-    asked = pl.DataFrame({"guard_id": sorted(guards)}, schema={"guard_id": pl.String}).join(
-        moments.to_frame(), how="cross", maintain_order="left_right"
-    )
-    rows = starts(observed, asked["guard_id"].unique(maintain_order=True))
-    leaves = observed["punch_in_at"] + timedelta(hours=24 * settings.profile_days)
-    first, first_with_shift, end = (
-        moments.search_sorted(instant, "right")
-        for instant in (observed["visible"], observed["visible_with_shift"], leaves)
-    )
-    seen = _Seen(observed, rows, moments.len(), first, end)
-    means = _means(seen, first_with_shift)
-    found = pl.concat([asked, means, _most_frequent(seen, means["observations"])], how="horizontal")
-    return Profile.cast(
-        found.filter(pl.col("observations") > 0)
-        .with_columns(
-            *_circular_hour(),
-            tenant_id=pl.lit(observed["tenant_id"].first(), pl.String),
-            snapshot_at="at",
-            is_sufficient=pl.col("observations") >= settings.profile_sufficient_observations,
-            events_per_week=pl.col("observations") * (7 / settings.profile_days),
-        )
-        .with_columns(consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2)
-    )
+    asked = pl.Series("guard_id", sorted(guards), dtype=pl.String)
+    moments = _moments(snapshots)
+    seen = _Seen(measured, starts(measured, asked), moments.len())
+    queries = [
+        asked.gather(np.repeat(np.arange(asked.len()), moments.len())),
+        moments.gather(np.tile(np.arange(moments.len()), asked.len())),
+    ]
+    return pl.DataFrame(queries).hstack(sweeps.frame(_means(seen) | _most_frequent(seen)))
 
 
 def build(
@@ -156,7 +136,7 @@ def build(
 
 
 def batches(
-    past: pl.LazyFrame,
+    events: pl.LazyFrame,
     shifts: pl.LazyFrame,
     sites: pl.DataFrame,
     snapshots: Sequence[datetime],
@@ -166,30 +146,63 @@ def batches(
     *,
     batch: Batch = profile,
 ) -> Iterator[pl.DataFrame]:
-    """Profile rows of the guards of the events of `past` that are asked for, from one observation on, part by
-    part: read, then profiled.
+    """Profile rows of the guards of the `events` that are asked for, from one observation on, part by part:
+    read, then profiled.
 
     Events and shifts are sorted by guard_id; raises ValueError if they are not. The guards that cannot be
     profiled are added to `failed`, with the reason.
     """
-    attended, rostered = by_guard(past.select(_READ)), by_guard(shifts.select(OF_SHIFT))
+    attended = past(events.select(_READ), shifts, sites)
 
     def profiled(guards: pl.Series) -> pl.DataFrame:
-        events, own_shifts = pl.collect_all([attended.of(guards), rostered.of(guards)])
-        rows = _observed(events, own_shifts, sites)
-        bounds = starts(rows, guards)
-        place = {guard: number for number, guard in enumerate(guards)}
+        return of_observed(guards, attended.observed(guards), sites, snapshots, settings, failed, batch=batch)
 
-        def attempt(some: Sequence[str]) -> pl.DataFrame:
-            theirs = rows[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
-            return batch(theirs, some, snapshots, settings)
+    return in_parallel(profiled, guard_batches(attended.events, is_asked=is_asked))
 
-        frames: list[pl.DataFrame] = [Profile.create_empty()]
-        for some in guards.to_frame().iter_slices(settings.profile_batch_size):
-            frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
-        return pl.concat(frames)
 
-    return in_parallel(profiled, guard_batches(attended, is_asked=is_asked))
+def of_observed(
+    guards: pl.Series,
+    observed: pl.DataFrame,
+    sites: pl.DataFrame,
+    snapshots: Sequence[datetime],
+    settings: Settings,
+    failed: dict[str, str],
+    *,
+    batch: Batch = profile,
+) -> pl.DataFrame:
+    """Profile rows of `guards`, which are sorted, from one observation on, by (guard_id, snapshot_at).
+
+    `observed`: their events, observed and in time. The guards are profiled in batches of
+    `profile_batch_size`; those that cannot be are added to `failed`, with the reason.
+    """
+    measured = _measured(observed, _moments(snapshots), timedelta(hours=24 * settings.profile_days))
+    bounds = starts(measured, guards)
+    place = {guard: number for number, guard in enumerate(guards)}
+
+    def attempt(some: Sequence[str]) -> pl.DataFrame:
+        theirs = measured[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
+        return batch(theirs, some, snapshots)
+
+    frames: list[pl.DataFrame] = []
+    for some in guards.to_frame().iter_slices(settings.profile_batch_size):
+        frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
+    if not frames:
+        return Profile.create_empty()
+    found = pl.concat(frames).filter(pl.col("observations") > 0)
+    tenant = pl.lit(observed["tenant_id"].first(), pl.String)
+    return _completed(found.with_columns(tenant_id=tenant), sites, settings)
+
+
+def made(
+    sites: pl.DataFrame, snapshots: Sequence[datetime], settings: Settings
+) -> Callable[[pl.Series, pl.DataFrame], pl.DataFrame]:
+    """The profiles for `features.batches` made on the way, from the events that it has observed anyway."""
+
+    def known(guards: pl.Series, observed: pl.DataFrame) -> pl.DataFrame:
+        found = of_observed(guards, observed, sites, snapshots, settings, {})
+        return found.filter(pl.col("observations") >= settings.profile_minimum_observations)
+
+    return known
 
 
 def refresh(
@@ -220,19 +233,30 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
-def _observed(events: pl.DataFrame, shifts: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
-    """`events` in time, with what profiles are made of."""
-    return in_time(
-        observe(events, sites, shifts).select(
-            "tenant_id",
-            *IN_TIME,
-            "visible",
-            "site_id",
-            **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
-            hour=pl.col("local_at").dt.hour().cast(pl.Int64),
-            weekday=pl.col("local_at").dt.weekday().cast(pl.Int64) - 1,
-            visible_with_shift=pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST)),
-        )
+def _moments(snapshots: Sequence[datetime]) -> pl.Series:
+    return pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
+
+
+def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> pl.DataFrame:
+    """What profiles are made of, by event, and which snapshots see it: from `first` on and before `end`.
+
+    A snapshot sees the events of `window` that happened and were known strictly before it; their shifts,
+    which it needs for is_punctual, from `first_with_shift` on: they were published before it.
+    """
+    with_shift = pl.max_horizontal("visible", pl.col("published_at").fill_null(LATEST))
+    bounds = {
+        "first": pl.col("visible"),
+        "first_with_shift": with_shift,
+        "end": pl.col("punch_in_at") + window,
+    }
+    return observed.select(
+        "guard_id",
+        *_USUAL.values(),
+        **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
+        **{
+            name: pl.lit(moments).search_sorted(instant, "right").cast(pl.Int64)
+            for name, instant in bounds.items()
+        },
     )
 
 
@@ -262,56 +286,39 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the `snapshots` of each guard look at: of each row those from `first` on and before `end`.
+    """What the `snapshots` of each guard look at; `starts`: where the guards' rows of `measured` start.
 
-    `starts`: where each guard's rows of `observed` start. A query is one snapshot of one guard.
+    A query is one snapshot of one guard.
     """
 
-    observed: pl.DataFrame
+    measured: pl.DataFrame
     starts: sweeps.Integers
     snapshots: int
-    first: pl.Series
-    end: pl.Series
 
-    def means(self, value: str, first: pl.Series | None = None) -> tuple[sweeps.Integers, sweeps.Floats]:
+    def means(self, value: str, first: str = "first") -> tuple[sweeps.Integers, sweeps.Floats]:
         """By query the number and mean of the known values; NaN without one."""
-        seen = (self.first if first is None else first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.means, self.observed[value], *seen)
+        return sweeps.call(sweeps.means, self.measured[value], *self._by(first))
 
     def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
         """By query the population standard deviation of the values with this `mean`."""
-        seen = (self.first, self.end, self.starts, self.snapshots)
-        return sweeps.call(sweeps.spreads, self.observed[value], mean, *seen)
+        return sweeps.call(sweeps.spreads, self.measured[value], mean, *self._by("first"))
 
-    def most_frequent(
-        self, code: pl.Series, values: pl.Series, observations: sweeps.Integers
-    ) -> tuple[pl.Series, pl.Series, pl.Series]:
-        """By query the three most frequent of `values`, their shares, and how many different ones there are.
+    def most_frequent(self, code: str) -> tuple[sweeps.Integers, sweeps.Integers, sweeps.Integers]:
+        """By query the three most frequent codes, how often they are there, and how many there are."""
+        codes = sweeps.count(self.measured[code])
+        return sweeps.call(sweeps.most_frequent, self.measured[code], *self._by("first"), codes)
 
-        Most frequent first, ties in the order of `values`, of which `code` says the one that a row has.
-        """
-        seen = (self.first, self.end, self.starts, self.snapshots)
-        top, times, different = sweeps.call(sweeps.most_frequent, code, *seen, values.len())
-        ranked = top >= 0
-        lengths = ranked.sum(axis=1)
-        shares = pl.Series(times[ranked] / np.repeat(observations, lengths))
-        return _lists(values.gather(top[ranked]), lengths), _lists(shares, lengths), pl.Series(different)
+    def _by(self, first: str) -> tuple[pl.Series, pl.Series, sweeps.Integers, int]:
+        return self.measured[first], self.measured["end"], self.starts, self.snapshots
 
 
-def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
-    """`values` in lists of these lengths."""
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    arrow: Any = pyarrow  # has no types
-    return pl.Series(arrow.LargeListArray.from_arrays(offsets, values.to_arrow()))
-
-
-def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
+def _means(seen: _Seen) -> dict[str, sweeps.Values]:
     observations, night_share = seen.means("is_night")
     face_mean = seen.means("face")[1]
-    numbers = {
+    return {
         "observations": observations,
         "night_shift_share": night_share,
-        "punctuality": seen.means("is_punctual", first_with_shift)[1],
+        "punctuality": seen.means("is_punctual", "first_with_shift")[1],
         "face_confidence_mean": face_mean,
         "face_confidence_spread": seen.spreads("face", face_mean),
         "gps_drift_mean_meters": seen.means("drift")[1],
@@ -319,21 +326,49 @@ def _means(seen: _Seen, first_with_shift: pl.Series) -> pl.DataFrame:
         "across": seen.means("across")[1],
         "up": seen.means("up")[1],
     }
-    return sweeps.frame(numbers)
 
 
-def _most_frequent(seen: _Seen, observations: pl.Series) -> pl.DataFrame:
-    sites = seen.observed["site_id"].unique().sort()
-    ranked = {
-        "hour": (seen.observed["hour"], pl.int_range(24, eager=True)),
-        "weekday": (seen.observed["weekday"], pl.int_range(7, eager=True)),
-        "site": (seen.observed["site_id"].cast(pl.Enum(sites)).to_physical(), sites),
-    }
-    columns: dict[str, pl.Series] = {}
-    for name, (code, values) in ranked.items():
-        usual, shares, columns[f"{name}_variety"] = seen.most_frequent(code, values, observations.to_numpy())
-        columns |= {f"usual_{name}s": usual, f"usual_{name}_shares": shares}
-    return pl.DataFrame(columns)
+def _most_frequent(seen: _Seen) -> dict[str, sweeps.Values]:
+    """By query NAME_top and NAME_times, three numbers each, and NAME_variety; NAME is one of _USUAL."""
+    columns: dict[str, sweeps.Values] = {}
+    for name, code in _USUAL.items():
+        top, times, different = seen.most_frequent(code)
+        columns |= {f"{name}_top": top, f"{name}_times": times, f"{name}_variety": different}
+    return columns
+
+
+def _completed(found: pl.DataFrame, sites: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """The Profile rows of what `profile` found."""
+    values = dict.fromkeys(_USUAL, pl.int_range(24, eager=True)) | {"site": sites["site_id"].sort()}
+    usual = [column for name in _USUAL for column in _usual(found, name, values[name])]
+    sufficient = settings.profile_sufficient_observations
+    return Profile.cast(
+        found.with_columns(
+            *usual,
+            *_circular_hour(),
+            is_sufficient=pl.col("observations") >= sufficient,
+            events_per_week=pl.col("observations") * (7 / settings.profile_days),
+        ).with_columns(consistency_score=(pl.col("resultant") + pl.col("usual_site_shares").list.first()) / 2)
+    )
+
+
+def _usual(found: pl.DataFrame, name: str, values: pl.Series) -> list[pl.Series]:
+    """The most frequent of `values` in lists, most frequent first, and their shares."""
+    top, times = found[f"{name}_top"].to_numpy(), found[f"{name}_times"].to_numpy()
+    is_there = top >= 0
+    lengths = is_there.sum(axis=1)
+    shares = times[is_there] / np.repeat(found["observations"].to_numpy(), lengths)
+    return [
+        _lists(values.gather(top[is_there]), lengths).alias(f"usual_{name}s"),
+        _lists(pl.Series(shares), lengths).alias(f"usual_{name}_shares"),
+    ]
+
+
+def _lists(values: pl.Series, lengths: sweeps.Integers) -> pl.Series:
+    """`values` in lists of these lengths."""
+    offsets = pl.Series(np.concatenate(([0], np.cumsum(lengths))))  # pyarrow would import pandas for an array
+    arrow: Any = pyarrow  # has no types
+    return pl.Series(arrow.LargeListArray.from_arrays(offsets.to_arrow(), values.to_arrow()))
 
 
 def _circular_hour() -> list[pl.Expr]:

@@ -27,6 +27,7 @@ from fraud_assets.domain.schemas import LATEST
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Values = Integers | Floats
 
 COMPILE_FROM: Final = 100_000
 """Rows from which compiling pays: a pass takes half a second to compile, once on a machine."""
@@ -54,6 +55,11 @@ def frame(columns: Mapping[str, NDArray[Any]]) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(name, values, nan_to_null=True) for name, values in columns.items()])
 
 
+def count(codes: pl.Series) -> int:
+    """How many codes there are, from 0 to the greatest one."""
+    return int(codes.to_numpy().max(initial=-1)) + 1
+
+
 def _array(value: pl.Series | NDArray[Any] | timedelta | int) -> NDArray[Any] | int:
     """Read-only, as Numba compiles anew for what may be written to."""
     if isinstance(value, timedelta):
@@ -73,7 +79,7 @@ def _of_column(column: pl.Series) -> NDArray[Any]:
     if column.null_count():
         column = column.fill_null(LATEST if column.dtype == pl.Datetime else -1)
     array = column.to_numpy()
-    return array.view(np.int64) if column.dtype == pl.Datetime else array.astype(np.int64, copy=False)
+    return array.view(np.int64) if column.dtype == pl.Datetime else array
 
 
 @cache
@@ -86,8 +92,8 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(kernel, nogil=True)
 
 
-def grouped(codes: Integers, order: Integers, groups: int) -> tuple[Integers, Integers]:
-    """`order` (positions in `codes`) parted by code, each part in the given order.
+def grouped(codes: Integers, groups: int) -> tuple[Integers, Integers]:
+    """The positions in `codes` parted by code; each part in their order.
 
     Returns the positions and, of each code, where its part starts, with the end at last. Positions
     with a code below 0 are left out.
@@ -99,7 +105,7 @@ def grouped(codes: Integers, order: Integers, groups: int) -> tuple[Integers, In
     starts = np.cumsum(starts)
     free = starts[:-1].copy()
     parted = np.empty(starts[-1], np.int64)
-    for position in order:
+    for position in range(len(codes)):
         code = codes[position]
         if code >= 0:
             parted[free[code]] = position
@@ -112,36 +118,43 @@ def at_places(
     visible: Integers,
     guard: Integers,
     is_asked: Flags,
+    parted: Integers,
     starts: Integers,
     guards: int,
     window: int,
-) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+) -> tuple[Integers, Floats, Integers]:
     """What the guard of each event that is asked for sees of all guards at its place (a site or a device).
 
-    Events are parted by place and in the order of time.
+    `parted`: the events by place.
 
-    Returns by event: events of the own guard, guards seen, their events, the sum over guards of the square
-    of their events, and the newest instant of another guard (NEVER without one).
+    Returns by event: the guards seen, how many population spreads the own guard's number of events is above
+    their mean (NaN without a spread), and the newest instant of another guard (NEVER without one).
     """
-    own, seen = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
-    events, squares = np.zeros(len(happened), np.int64), np.zeros(len(happened), np.int64)
+    seen, above = np.zeros(len(happened), np.int64), np.full(len(happened), nan)
     other_at = np.full(len(happened), NEVER, np.int64)
     count = np.zeros(guards, np.int64)
     for place in range(len(starts) - 1):
-        first, end = starts[place], starts[place + 1]
-        arriving = first + np.argsort(np.asarray(visible[first:end]), kind="mergesort")
-        arrival, departure = 0, first
+        here = np.asarray(parted[starts[place] : starts[place + 1]])
+        at, known = np.empty(len(here), np.int64), np.empty(len(here), np.int64)
+        for event in range(len(here)):
+            at[event] = happened[here[event]]
+        in_time = np.argsort(at, kind="mergesort")
+        at, here = at[in_time], here[in_time]
+        for event in range(len(here)):
+            known[event] = visible[here[event]]
+        arriving = np.argsort(known, kind="mergesort")
+        arrival = departure = 0
         number = total = square = 0
         newest_guard, newest, newest_of_others = -1, NEVER, NEVER
-        for query in range(first, end):
-            if not is_asked[query]:
+        for query in range(len(here)):
+            row, now = here[query], at[query]
+            if not is_asked[row]:
                 continue
-            now = happened[query]
-            while arrival < len(arriving) and visible[arriving[arrival]] < now:
+            while arrival < len(here) and known[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
-                instant, who = happened[event], guard[event]
-                if visible[event] >= instant + window:
+                instant, who = at[event], guard[here[event]]
+                if known[event] >= instant + window:
                     continue
                 square += 2 * count[who] + 1
                 number += count[who] == 0
@@ -154,29 +167,31 @@ def at_places(
                     newest_guard, newest = who, instant
                 else:
                     newest_of_others = max(newest_of_others, instant)
-            while departure < end and happened[departure] < now - window:
-                if visible[departure] < happened[departure] + window:
-                    who = guard[departure]
+            while departure < len(here) and at[departure] < now - window:
+                if known[departure] < at[departure] + window:
+                    who = guard[here[departure]]
                     count[who] -= 1
                     square -= 2 * count[who] + 1
                     number -= count[who] == 0
                     total -= 1
                 departure += 1
-            who = guard[query]
-            own[query] = count[who]
-            seen[query], events[query], squares[query] = number, total, square
+            who = guard[row]
+            seen[row] = number
+            # The mean and the spread, each times `number`: exact in whole numbers.
+            spread = number * square - total * total
+            if spread > 0:
+                above[row] = (count[who] * number - total) / sqrt(spread)
             other = newest if who != newest_guard else newest_of_others
             if other >= now - window:
-                other_at[query] = other
-        for event in range(first, end):
+                other_at[row] = other
+        for event in here:
             count[guard[event]] = 0
-    return own, seen, events, squares, other_at
+    return seen, above, other_at
 
 
 def of_guards(
     happened: Integers,
     visible: Integers,
-    arriving: Integers,
     starts: Integers,
     has_position: Flags,
     is_weekend: Flags,
@@ -188,8 +203,7 @@ def of_guards(
 ) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """What each query sees of its own guard in the windows `short` and `long`.
 
-    Events and queries are parted by guard and in the order of time; `arriving` holds each guard's events in
-    the order of visible.
+    Events and queries are parted by guard and in the order of time.
 
     Returns by query: the events of the long window, those at weekends, the mismatches of the short one, the
     newest instant (NEVER without one), and the newest event with a position (-1 without one).
@@ -198,13 +212,14 @@ def of_guards(
     mismatches = np.zeros(len(at), np.int64)
     newest, fix = np.full(len(at), NEVER, np.int64), np.full(len(at), -1, np.int64)
     for one in range(len(starts) - 1):
-        end = starts[one + 1]
-        arrival = left_short = left_long = starts[one]
+        first, end = starts[one], starts[one + 1]
+        arriving = first + np.argsort(np.asarray(visible[first:end]), kind="mergesort")
+        arrival, left_short, left_long = 0, first, first
         number = at_weekend = mismatch = 0
         latest, latest_fix = NEVER, -1
         for query in range(asking_starts[one], asking_starts[one + 1]):
             now = at[query]
-            while arrival < end and visible[arriving[arrival]] < now:
+            while arrival < len(arriving) and visible[arriving[arrival]] < now:
                 event = arriving[arrival]
                 arrival += 1
                 if visible[event] < happened[event] + long:
@@ -293,6 +308,22 @@ def at_own_site(
             square_east -= rest_east * rest_east / known
             spread[query] = (sqrt(max(square_north, 0.0) / known) + sqrt(max(square_east, 0.0) / known)) / 2
     return rostered, late, positions, spread
+
+
+def newest(at: Integers, starts: Integers, made_at: Integers, made_starts: Integers) -> Integers:
+    """The newest of what was made for each query's guard at or before `at`, -1 without one.
+
+    Queries and what was made are parted by guard and in the order of time.
+    """
+    found = np.full(len(at), -1, np.int64)
+    for one in range(len(starts) - 1):
+        made = made_starts[one]
+        for query in range(starts[one], starts[one + 1]):
+            while made < made_starts[one + 1] and made_at[made] <= at[query]:
+                made += 1
+            if made > made_starts[one]:
+                found[query] = made - 1
+    return found
 
 
 def means(

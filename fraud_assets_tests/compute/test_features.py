@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from fraud_assets.compute import features, profiles, quality
+from fraud_assets.compute.observations import laid_out
 from fraud_assets.domain.schemas import FEATURES, EventFeatures, History, Profile
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests import builders
@@ -29,6 +30,18 @@ def profiled(history: History) -> pl.DataFrame:
 
 def everything(history: History, known_profiles: pl.DataFrame = NO_PROFILES) -> pl.DataFrame:
     return features.compute(history.attendance_event, history, known_profiles)
+
+
+@given(some_tenants, st.integers(1, 40))
+@settings(max_examples=15)
+def test_profiles_made_on_the_way_give_the_same_features_as_stored_ones(history: History, size: int) -> None:
+    laid, sites = laid_out(history), history.site
+    tables = laid.attendance_event, laid.shift, sites
+    on_the_way, stored = profiles.made(sites, WEEKS, EARLY), features.stored(profiled(history))
+    one_pass, two_passes = (
+        pl.concat(features.batches(*tables, known, size=size)) for known in (on_the_way, stored)
+    )
+    assert_frame_equal(one_pass, two_passes, check_exact=True)
 
 
 def any_event(history: History, data: st.DataObject) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from fraud_assets_tests.compute.oracle import DST_NIGHT, tenants
 
 RULES = Settings(profile_minimum_observations=1, profile_sufficient_observations=3)
 PASSES = (sweeps.grouped, sweeps.at_places, sweeps.of_guards, sweeps.at_own_site)
-PASSES += (sweeps.means, sweeps.spreads, sweeps.most_frequent)
+PASSES += (sweeps.newest, sweeps.means, sweeps.spreads, sweeps.most_frequent)
 offsets = st.sampled_from([0.0, 40.4, -179.999999, 1e9])
 steps = st.sampled_from([0.0, 1e-9, 1e-6, 0.5, -1e-6, 300.0])
 adversarial = st.builds(
@@ -51,8 +51,8 @@ def test_compiled_and_plain_passes_give_the_same_bits(history: History) -> None:
 @pytest.mark.usefixtures("nothing_met")
 def test_few_rows_are_passed_over_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "_compiled", lambda kernel: pytest.fail(f"{kernel} was compiled"))
-    parted, starts = sweeps.call(sweeps.grouped, np.array([1, 0, 1]), np.array([2, 1, 0]), 2)
-    assert (parted.tolist(), starts.tolist()) == ([1, 2, 0], [0, 1, 3])
+    parted, starts = sweeps.call(sweeps.grouped, np.array([1, 0, -1, 1]), 2)
+    assert (parted.tolist(), starts.tolist()) == ([1, 0, 3], [0, 1, 3])
 
 
 @pytest.mark.usefixtures("nothing_met")
@@ -61,7 +61,7 @@ def test_many_small_calls_are_compiled_as_a_large_one_is(monkeypatch: pytest.Mon
     monkeypatch.setattr(sweeps, "COMPILE_FROM", 5)
     monkeypatch.setattr(sweeps, "_compiled", lambda kernel: met.append(kernel) or kernel)
     for _ in range(3):
-        sweeps.call(sweeps.grouped, np.array([0, 0]), np.array([0, 1]), 1)
+        sweeps.call(sweeps.grouped, np.array([0, 0]), 1)
     assert met == [sweeps.grouped]
 
 
