@@ -18,8 +18,8 @@ from fraud_assets_tests.journeys.installation import Installation, free_port
 from fraud_assets_tests.journeys.test_daemon import ticks
 from fraud_assets_tests.postgres import PostgresServer, administer, running_server
 
-LARGER = ("alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol", "fairplay-guarding")
-ACTIVE = {**dict.fromkeys(LARGER, 30), "ember-watch": 8, "garrison-paused": 8}
+TRAINED = ("alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol")
+ACTIVE = {**dict.fromkeys(TRAINED, 30), "fairplay-guarding": 30, "ember-watch": 8, "garrison-paused": 8}
 STORES = ("source", "ledger", "dagster", "mlflow")
 
 
@@ -143,4 +143,4 @@ def test_a_night_survives_the_death_of_each_server_and_the_next_one_heals_what_i
     platform = Platform.from_environment(installation.environment)
     for tenant in ACTIVE:
         require_sound(platform, tenant)
-    assert set(platform.ledger.champions()) >= set(LARGER)
+    assert set(platform.ledger.champions()) >= set(TRAINED)
