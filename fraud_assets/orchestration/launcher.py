@@ -27,10 +27,12 @@ WORKER_TAG = "fraud_assets/worker"
 """On a run: the machine, process id and time of birth of what executes it."""
 
 LIBRARIES = (
-    *("dagster._cli.api", "dagster_postgres", "sqlalchemy.dialects.sqlite"),
+    *("dagster._cli.api", "dagster._core.instance.factory", "dagster._core.execution.plan.active"),
+    *("dagster._core.definitions.antlr_asset_selection.antlr_asset_selection", "upath", "psycopg2"),
+    *("dagster._core.storage.local_compute_log_manager", "dagster_postgres", "sqlalchemy.dialects.sqlite"),
     *("mlflow.artifacts", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg"),
     *("xgboost", "sklearn.linear_model", "sklearn.metrics", "scipy.sparse", "numba", "holidays"),
-    *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake", "dataframely"),
+    *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake.fs", "dataframely"),
 )
 """Imported once. Nothing of our own: that is read afresh by each run, and starts the threads of polars, which
 no fork takes along."""
