@@ -1,4 +1,4 @@
-"""A night in which each server is killed once while runs are going on, and the night after it."""
+"""A night in which each server is killed once while runs are going on, and one with a daemon too many."""
 
 import subprocess
 from collections import defaultdict
@@ -123,7 +123,7 @@ def require_sound(platform: Platform, tenant: str) -> None:
 
 
 @pytest.mark.journey
-def test_a_night_survives_the_death_of_each_server_and_the_next_one_heals_what_is_left(fleet: Fleet) -> None:
+def test_a_night_survives_the_death_of_each_server_and_the_next_one_a_second_daemon(fleet: Fleet) -> None:
     installation = fleet.installation
     with dg.DagsterInstance.get() as instance:
         name = str(tenants.name)
@@ -137,6 +137,7 @@ def test_a_night_survives_the_death_of_each_server_and_the_next_one_heals_what_i
             for server in servers:
                 fleet.kill(server)
         installation.wait_for("the end of the runs", lambda: not is_at_work(instance))
+        fleet.start("dagster-daemon")
         next_night = call_a_night(fleet)
         installation.wait_for("the end of the next night", lambda: next_night(instance), seconds=240)
         require_one_at_a_time(instance)
