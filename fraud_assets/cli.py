@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -206,13 +207,14 @@ def _home() -> Path:
 def environment() -> dict[str, str]:
     """The environment in which Dagster and MLflow find this installation; lays out Dagster's home folder.
 
-    FRAUD_ASSETS_DAGSTER_URL puts Dagster's runs, events and schedules on PostgreSQL.
+    FRAUD_ASSETS_DAGSTER_URL puts Dagster's runs, events and schedules on PostgreSQL, FRAUD_ASSETS_RAY_ADDRESS
+    spreads runs over a Ray cluster.
     """
     root = _home()
     dagster_home = root / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     dagster_url = os.environ.get("FRAUD_ASSETS_DAGSTER_URL")
-    instance = PROJECT / ("deploy/postgres/dagster.yaml" if dagster_url else "dagster.yaml")
+    instance = PROJECT / _instance()
     if not instance.exists():
         raise InvalidSettings(f"expected {instance}; run fraud-assets from a checkout of the project")
     _copy(instance, dagster_home / "dagster.yaml")
@@ -233,6 +235,32 @@ def _copy(file: Path, target: Path) -> None:
     if not target.exists() or target.read_bytes() != file.read_bytes():
         with TemporaryDirectory(dir=target.parent) as folder:
             Path(shutil.copy(file, folder)).replace(target)
+
+
+def _instance() -> str:
+    """Which of the Dagster instances the environment asks for."""
+    if os.environ.get("FRAUD_ASSETS_RAY_ADDRESS"):
+        _require_a_cluster()
+        return "deploy/ray/dagster.yaml"
+    return "deploy/postgres/dagster.yaml" if os.environ.get("FRAUD_ASSETS_DAGSTER_URL") else "dagster.yaml"
+
+
+def _require_a_cluster() -> None:
+    """Raises InvalidSettings for what a run on another machine would lack."""
+    stores = ("FRAUD_ASSETS_SOURCE_URL", "FRAUD_ASSETS_LEDGER_URL", "MLFLOW_TRACKING_URI")
+    found = {name: os.environ.get(name, "") for name in (*stores, "FRAUD_ASSETS_DAGSTER_URL")}
+    if lacking := [name for name, url in found.items() if not url or url.startswith("sqlite")]:
+        raise InvalidSettings(
+            f"expected servers that each node of Ray reaches, got none in {', '.join(lacking)}; "
+            "set the variables there and on the nodes"
+        )
+    if not found["FRAUD_ASSETS_DAGSTER_URL"].startswith("postgresql+psycopg2://"):
+        raise InvalidSettings(
+            "expected FRAUD_ASSETS_DAGSTER_URL to start with postgresql+psycopg2://, which the nodes read "
+            "unchanged; write it so here and there"
+        )
+    if find_spec("dagster_ray") is None:
+        raise InvalidSettings("expected dagster-ray to be installed; run `uv sync --extra ray`")
 
 
 def _with_psycopg2(url: str) -> str:

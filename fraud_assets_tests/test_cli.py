@@ -19,7 +19,7 @@ from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World
 
 COLUMNS = ("tenant", "events", "records", "fraud", "decision", "model_version", "pr_auc", "activated_at")
-VARIABLES = ("SOURCE_URL", "LEDGER_URL", "MLFLOW_PAGES", "DAGSTER_URL")
+VARIABLES = ("SOURCE_URL", "LEDGER_URL", "MLFLOW_PAGES", "DAGSTER_URL", "RAY_ADDRESS")
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +164,50 @@ def test_dagster_is_laid_out_on_postgresql_if_its_url_is_given(
     url = cli.environment()["FRAUD_ASSETS_DAGSTER_URL"]
     assert url == "postgresql+psycopg2://fraud:a%40b@db.example/dagster"
     assert "FRAUD_ASSETS_DAGSTER_URL" in (home / "dagster" / "dagster.yaml").read_text()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go to Ray, and every store is on a server."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: name)
+    for name in ("SOURCE", "LEDGER"):
+        monkeypatch.setenv(f"FRAUD_ASSETS_{name}_URL", "postgresql://fraud:a@db.example/fraud")
+    monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", "postgresql+psycopg2://fraud:a@db.example/dagster")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    monkeypatch.setenv("FRAUD_ASSETS_RAY_ADDRESS", "http://head.example:8265")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_dagster_is_laid_out_on_ray_if_its_address_is_given(home: Path) -> None:
+    cli.environment()
+    assert "class: RayRunLauncher" in (home / "dagster" / "dagster.yaml").read_text()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FRAUD_ASSETS_LEDGER_URL", "", "none in FRAUD_ASSETS_LEDGER_URL"),
+        ("FRAUD_ASSETS_SOURCE_URL", "sqlite:////source.db", "none in FRAUD_ASSETS_SOURCE_URL"),
+        ("MLFLOW_TRACKING_URI", "sqlite:////mlflow.db", "none in MLFLOW_TRACKING_URI"),
+        ("FRAUD_ASSETS_DAGSTER_URL", "postgresql://fraud:a@db.example/dagster", "postgresql+psycopg2://"),
+    ],
+)
+def test_a_store_that_a_node_of_ray_does_not_reach_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings, match=re.escape(said)):
+        cli.environment()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_without_ray_its_address_is_refused_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    with pytest.raises(InvalidSettings, match="uv sync --extra ray"):
+        cli.environment()
 
 
 def test_outside_a_checkout_the_servers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

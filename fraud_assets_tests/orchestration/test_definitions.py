@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -107,10 +108,25 @@ def test_importing_the_definitions_opens_nothing_and_loads_nothing_heavy(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def configured(name: str) -> dict[str, Any]:
+    return yaml.safe_load((PROJECT / name).read_text())
+
+
 def test_the_instance_on_postgresql_differs_in_its_storage_alone() -> None:
-    embedded, served = (
-        yaml.safe_load((PROJECT / name).read_text())
-        for name in ("dagster.yaml", "deploy/postgres/dagster.yaml")
-    )
+    embedded, served = configured("dagster.yaml"), configured("deploy/postgres/dagster.yaml")
     assert set(served.pop("storage")) == {"postgres"}
     assert served == embedded
+
+
+def test_the_instance_on_ray_differs_in_its_launcher_and_in_how_many_runs_it_waits_for_how_long() -> None:
+    served, spread = configured("deploy/postgres/dagster.yaml"), configured("deploy/ray/dagster.yaml")
+    for instance, launcher in ((served, "WarmRunLauncher"), (spread, "RayRunLauncher")):
+        assert instance.pop("run_launcher")["class"] == launcher
+        del instance["concurrency"]["runs"]["max_concurrent_runs"]
+        del instance["run_monitoring"]["start_timeout_seconds"]
+    assert spread == served
+
+
+def test_no_password_goes_through_ray() -> None:
+    given = configured("deploy/ray/dagster.yaml")["run_launcher"]["config"]["ray"]["env_vars"]
+    assert not [name for name in given if name.endswith(("_URL", "_URI", "PASSWORD", "TOKEN"))]
