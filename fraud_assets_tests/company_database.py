@@ -1,0 +1,44 @@
+"""Companies as a real database, SQLite or PostgreSQL, for tests that read them from there."""
+
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+import polars.selectors as cs
+from adbc_driver_manager import dbapi
+from adbc_driver_postgresql import dbapi as postgresql
+from adbc_driver_sqlite import dbapi as sqlite
+
+from fraud_assets.domain.schemas import SOURCE_TABLES, History
+
+
+def write(url: str, **companies: History) -> None:
+    """The source's tables with all rows of `companies`, by tenant."""
+    tables = {
+        name: pl.concat(getattr(each, name) for each in companies.values()).drop("unreadable")
+        for name in SOURCE_TABLES
+    }
+    ids = list(companies)
+    tables["tenant"] = pl.DataFrame({"tenant_id": ids, "name": ids}).with_columns(
+        is_active=pl.lit(value=True), tz=pl.lit("UTC"), country=pl.lit("ES")
+    )
+    with closing(_opened(url)) as connection, connection.cursor() as cursor:
+        for name, rows in tables.items():
+            cursor.adbc_ingest(name, _stored(url, rows).to_arrow(), mode="create")
+        connection.commit()
+
+
+def _opened(url: str) -> dbapi.Connection:
+    if url.startswith("sqlite:///"):
+        return sqlite.connect(f"file:{quote(str(Path(url.removeprefix('sqlite:///'))))}")
+    return postgresql.connect(url)
+
+
+def _stored(url: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """SQLite has no type for instants."""
+    if url.startswith("sqlite:"):
+        return rows.with_columns(
+            cs.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00"), cs.date().dt.strftime("%Y-%m-%d")
+        )
+    return rows
