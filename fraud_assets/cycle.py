@@ -5,6 +5,7 @@ writes, registers and records nothing twice.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -28,7 +29,7 @@ from fraud_assets.compute import (
 from fraud_assets.compute.account import Account
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evidence import Evidence
-from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableNotFound
+from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableDamaged, TableNotFound
 from fraud_assets.domain.schemas import LazyHistory, Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
 from fraud_assets.storage import provenance
@@ -124,6 +125,7 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     facts = {
         "as_of": as_of.isoformat(),
         "settings": fingerprint,
+        "digest": dataset.digest(made.profiles.lazy()),
         "set_aside": cleaned.account.set_aside.write_json(),
         "shares_set_aside": account.compared(cleaned.account, before).write_json(),
     }
@@ -135,13 +137,29 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
 
 
 def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.DataFrame:
-    """Snapshots made under other rules are not mixed with new ones: they are made again."""
+    """Snapshots made under other rules, or damaged since, are not mixed with new ones: they are made again."""
     try:
         if platform.tables.facts(tenant, "profiles")["settings"] == fingerprint:
-            return platform.tables.read(tenant, "profiles")
-    except TableNotFound:
+            return _profiles(platform, tenant)
+    except (TableNotFound, TableDamaged):
         pass
     return Profile.create_empty()
+
+
+def _profiles(platform: Platform, tenant: str) -> pl.DataFrame:
+    """Raises TableNotFound, and TableDamaged; an earlier release did not keep their digest."""
+    facts, stored = platform.tables.facts(tenant, "profiles"), platform.tables.read(tenant, "profiles")
+    if digest := facts.get("digest"):
+        _require(digest, stored, f"profiles of {tenant}", "behavioural_profiles")
+    return stored
+
+
+def _require(digest: str, stored: pl.DataFrame, what: str, asset: str) -> None:
+    """Delta keeps no checksums: a file that was altered may be read without an error."""
+    if (found := dataset.digest(stored.lazy())) != digest:
+        raise TableDamaged(
+            f"expected {what} with SHA-256 {digest:.12}, got {found:.12} (altered); materialize {asset} again"
+        )
 
 
 def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataFrame:
@@ -174,7 +192,7 @@ def assemble_dataset(platform: Platform, tenant: str) -> DatasetMade:
     with platform.tables.scratch(tenant) as folder:
         cleaned = platform.history(tenant, as_of, folder)
         spool = Spool(folder / "dataset", TrainingDataset.create_empty(), platform.rows_in_memory)
-        stored = platform.tables.read(tenant, "profiles")
+        stored = _profiles(platform, tenant)
         made = dataset.assemble(cleaned.history, stored, as_of, rules, spool.keep)
         before, moments = _dataset_before(platform, tenant, as_of), dataset.moments(made.frame)
         label_delay = delay.measure(*_reviewed(cleaned.history), as_of, rules)
@@ -226,10 +244,12 @@ def _moments(platform: Platform, tenant: str, version: int | None) -> pl.DataFra
 
 
 def _store_dataset(platform: Platform, tenant: str, frame: pl.LazyFrame, facts: Mapping[str, str]) -> int:
-    """The version of `frame`: a new one, unless the newest has the same digest and cut-off."""
+    """The version of `frame`: a new one, unless the newest has the same digest and cut-off, and is whole."""
     version = platform.tables.version(tenant, "training_dataset")
     if version is not None and platform.tables.facts(tenant, "training_dataset", version) == facts:
-        return version
+        with suppress(TableDamaged):
+            read_whole_dataset(platform, tenant, version)
+            return version
     return platform.tables.write(tenant, "training_dataset", frame, facts)
 
 
@@ -255,6 +275,14 @@ def read_dataset(platform: Platform, tenant: str, version: int | None = None) ->
     )
 
 
+def read_whole_dataset(platform: Platform, tenant: str, version: int | None = None) -> StoredDataset:
+    """As `read_dataset`, for whoever trains or decides on it. Raises TableDamaged if it was altered."""
+    stored = read_dataset(platform, tenant, version)
+    name = f"version {stored.version} of the training dataset of {tenant}"
+    _require(stored.digest, stored.frame, name, "training_dataset")
+    return stored
+
+
 def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
     """Why the dataset cannot be trained on, and what was set aside; the one gate of check and training.
 
@@ -278,7 +306,7 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
 
     A model that was made from the same dataset in the same way is found again, not made again.
     """
-    stored, rules = read_dataset(platform, tenant), platform.settings(tenant)
+    stored, rules = read_whole_dataset(platform, tenant), platform.settings(tenant)
     if reasons := shortage(stored, rules) or leaked(stored, rules):
         return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
     facts = _named(stored)
@@ -343,7 +371,7 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         mirror.show(platform, in_force)
         return in_force
     rules = platform.settings(tenant)
-    stored = read_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
+    stored = read_whole_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
     found, damage = _evidence(platform, tenant, candidate, stored)
     decision = _not_again(platform, tenant, candidate, activation.decide(found, rules))
     entry = _recorded(

@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
+from fraud_assets.compute import dataset
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import PUBLISHED
 from fraud_assets.compute.evidence import COMPARED
@@ -254,7 +255,9 @@ def plant(world: World, *changes: pl.Expr) -> None:
     """A new version of the newest training dataset, changed by hand."""
     tables = world.platform.tables
     frame, facts = tables.read("acme", "training_dataset"), tables.facts("acme", "training_dataset")
-    tables.write("acme", "training_dataset", frame.with_columns(*changes), {**facts, "digest": "planted"})
+    planted = frame.with_columns(*changes)
+    digest = dataset.digest(planted.lazy())
+    tables.write("acme", "training_dataset", planted, {**facts, "digest": digest})
 
 
 @pytest.mark.parametrize(

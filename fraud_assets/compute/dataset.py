@@ -130,7 +130,7 @@ def label(events: pl.LazyFrame, verdicts: pl.DataFrame, as_of: datetime, setting
 
 
 def digest(frame: pl.LazyFrame) -> str:
-    """SHA-256 in hex of the values of a TrainingDataset in its order, whatever their storage.
+    """SHA-256 in hex of the values of a stored table in its order, whatever their storage.
 
     The bytes are the column names and one JSON object a row: floats print in their shortest exact form.
     Arrow's own bytes would also depend on what lies under a null, on chunks, and on whether a text is stored

@@ -18,15 +18,17 @@ from typing import Final, Literal
 import dataframely as dy
 import polars as pl
 import polars.selectors as cs
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 
-from fraud_assets.domain.errors import Refused, TableNotFound
+from fraud_assets.domain.errors import Refused, TableDamaged, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset, tenant_id
 
 Kind = Literal["profiles", "training_dataset"]
 
 _SCHEMAS: Final[dict[Kind, type[dy.Schema]]] = {"profiles": Profile, "training_dataset": TrainingDataset}
 _POSITION: Final = "_position"
+_UNREADABLE: Final = (OSError, UnicodeError, MemoryError, pa.ArrowException, pl.exceptions.PolarsError)
 _LEFT_OVER: Final = timedelta(days=1)
 # Delta forgets versions after 30 days by default; a registered model names its version for longer.
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
@@ -63,19 +65,20 @@ class Tables:
     def read(self, tenant: str, kind: Kind, version: int | None = None) -> pl.DataFrame:
         """The table's rows as they were written, in that order; the newest version if none is named.
 
-        Raises TableNotFound if there is no such table or version.
+        Raises TableNotFound if there is no such table or version, and TableDamaged if its files cannot be
+        read. Nothing tells here that a file was altered and can still be read.
         """
         self.facts(tenant, kind, version)
         try:
             # polars' own reader misses files under a folder with a space or an accent (polars #20944).
             stored = pl.read_delta(self._path(tenant, kind), version=version, use_pyarrow=True)
+            return _as_written(stored, kind)
         except FileNotFoundError as error:
             raise self._not_found(tenant, kind, version) from error
-        declared = _SCHEMAS[kind].create_empty().select(cs.enum()).schema
-        enumerations = [
-            pl.col(name).cast(dtype) for name, dtype in declared.items() if name in stored.columns
-        ]
-        return stored.sort(_POSITION).drop(_POSITION).with_columns(enumerations)
+        except _UNREADABLE as error:
+            raise TableDamaged(
+                f"expected {kind} of tenant {tenant} to be readable, got: {error}; materialize it again"
+            ) from error
 
     def facts(self, tenant: str, kind: Kind, version: int | None = None) -> dict[str, str]:
         """What was said of the version when it was written; the newest one if none is named.
@@ -151,3 +154,9 @@ class Tables:
             f"expected {which} of tenant {tenant}, found none under {self.root}; "
             f"materialize {kind} for this tenant first, or ask for a version that was not pruned"
         )
+
+
+def _as_written(stored: pl.DataFrame, kind: Kind) -> pl.DataFrame:
+    declared = _SCHEMAS[kind].create_empty().select(cs.enum()).schema
+    enumerations = [pl.col(name).cast(dtype) for name, dtype in declared.items() if name in stored.columns]
+    return stored.sort(_POSITION).drop(_POSITION).with_columns(enumerations)
