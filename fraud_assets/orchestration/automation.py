@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._core.asset_graph_view.entity_subset import EntitySubset
 
 from fraud_assets import cycle
 from fraud_assets.compute.activation import Champion, retrain
@@ -19,6 +20,7 @@ from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform, champion_of
 
 Opener = Callable[[], Platform]
+Found = EntitySubset[dg.AssetKey]
 
 PATIENCE = timedelta(hours=3)
 """How long a night may take to retrain. A retrain is due at the very age at which a champion turns stale:
@@ -49,16 +51,37 @@ class TenantCondition(dg.AutomationCondition[dg.AssetKey]):
         raise NotImplementedError
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
-        since, candidates = context.previous_evaluation_time, context.candidate_subset
+        return dg.AutomationResult(context, self.found(context, context.previous_evaluation_time))
+
+    def found(self, context: dg.AutomationContext[dg.AssetKey], since: datetime | None) -> Found:
+        """The candidates for which the condition is true; none at the first evaluation."""
+        candidates = context.candidate_subset
         if since is None or candidates.is_empty:
-            return dg.AutomationResult(context, context.get_empty_subset())
+            return context.get_empty_subset()
         keys = candidates.expensively_compute_partition_keys()
         chosen = set(self.chosen(self.open_platform(), keys, since, context.evaluation_time))
-        return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(chosen))
+        return candidates.compute_intersection_with_partition_keys(chosen)
 
 
 class CycleStarts(TenantCondition):
-    """True once for each active tenant when the start of its daily cycle (02:00 by default) has passed."""
+    """True once for each active tenant when the start of its daily cycle (02:00 by default) has passed.
+
+    Its cursor is the latest evaluation there ever was: a clock that is set back does not start the same cycle
+    again. One that is more than a day ahead came from a clock that was wrong, and does not count.
+    """
+
+    @property
+    def requires_cursor(self) -> bool:
+        return True
+
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        since, now = context.previous_evaluation_time, context.evaluation_time
+        latest = datetime.fromisoformat(context.cursor) if context.cursor else None
+        if since and latest and latest < now + timedelta(days=1):
+            since = max(since, latest)
+        return dg.AutomationResult(
+            context, self.found(context, since), cursor=max(since or now, now).isoformat()
+        )
 
     @property
     def description(self) -> str:

@@ -1,0 +1,153 @@
+"""A full disk and many writers at once, for real, on the embedded default."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.instance import InstanceRef
+from dagster._core.test_utils import create_run_for_test
+
+from fraud_assets import cycle
+from fraud_assets.orchestration.launcher import LIBRARIES
+from fraud_assets.storage.ledger import Ledger
+from fraud_assets.storage.platform import Platform
+from fraud_assets.storage.registry import Registry
+from fraud_assets_tests import company_database
+from fraud_assets_tests.builders import entry, submission
+from fraud_assets_tests.journeys import chain
+from fraud_assets_tests.world import TONIGHT, company
+
+DAY = timedelta(days=1)
+WRITERS, WRITES = 16, 3
+
+needs_mlflow = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+_processes = multiprocessing.get_context("forkserver")
+
+
+def write(folder: str, number: int, instance: InstanceRef) -> None:
+    """What a writer does: models of two tenants, decisions, and the events of runs."""
+    from fraud_assets.storage.ledger import Ledger
+    from fraud_assets.storage.registry import Registry
+
+    tenant = f"tenant-{number % 8}"
+    registry, ledger = Registry(f"sqlite:///{folder}/mlflow.db"), Ledger(f"sqlite:///{folder}/ledger.db")
+    with dg.DagsterInstance.from_ref(instance) as opened:
+        for count in range(WRITES):
+            made = registry.register(tenant, submission(f"model {number} {count}".encode()))
+            registry.set_champion(tenant, made.version, pr_auc=0.8)
+            ledger.append(entry(tenant, model_version=1 + number * WRITES + count))
+            run = create_run_for_test(opened, job_name="tenant_cycle", tags={"dagster/partition": tenant})
+            for _ in range(5):
+                opened.report_engine_event("written", run)
+    os._exit(0)
+
+
+@pytest.mark.journey
+@needs_mlflow
+def test_16_processes_that_write_at_once_lose_nothing(tmp_path: Path, migrated: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(migrated.read_bytes())
+    _processes.set_forkserver_preload(list(LIBRARIES))
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        writers = [
+            _processes.Process(target=write, args=(str(tmp_path), number, instance.get_ref()))
+            for number in range(WRITERS)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert [writer.exitcode for writer in writers] == [0] * WRITERS
+        runs = instance.get_runs()
+        assert len(runs) == WRITERS * WRITES
+        assert [len(instance.all_logs(run.run_id)) for run in runs] == [5] * len(runs)
+    registry, ledger = Registry(f"sqlite:///{tmp_path}/mlflow.db"), Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    for number in range(8):
+        tenant = f"tenant-{number}"
+        assert len(ledger.history(tenant)) == 2 * WRITES
+        found = [registry.version(tenant, version + 1) for version in range(2 * WRITES)]
+        assert len({each.digest for each in found}) == 2 * WRITES
+        assert [registry.damage(tenant, each.version, each.digest) for each in found] == [None] * len(found)
+        assert registry.champion_version(tenant) in range(1, 2 * WRITES + 1)
+
+
+SPACES = ["--mount", "--user --map-root-user --mount"]
+
+
+def _namespace() -> list[str]:
+    """How to have a small disk of one's own here; skips where the system does not permit it."""
+    for space in SPACES:
+        tried = ["unshare", *space.split(), "sh", "-c", "mount -t tmpfs none /mnt"]
+        if subprocess.run(tried, capture_output=True, check=False).returncode == 0:
+            return ["unshare", *space.split()]
+    pytest.skip("this system permits no mount namespace, neither as root nor with a user namespace")
+
+
+def night_on_a_full_disk(folder: str) -> None:
+    """Inside the namespace: a night, one without room at every amount of room left, and one with room."""
+    from fraud_assets.domain.errors import FraudAssetsError
+
+    home, now = Path(folder), TONIGHT
+    platform = replace(Platform.from_environment({"FRAUD_ASSETS_HOME": folder}), now=lambda: now)
+
+    def night() -> None:
+        cycle.refresh_profiles(platform, "acme")
+        cycle.assemble_dataset(platform, "acme")
+        cycle.train(platform, "acme", None)
+        cycle.decide(platform, "acme", None)
+
+    night()
+    first = platform.champion("acme")
+    assert first is not None
+    filler = home / "filler"
+    for left in (0, 40_000, 150_000, 400_000):
+        now += DAY
+        free = os.statvfs(home).f_bavail * os.statvfs(home).f_frsize
+        filler.write_bytes(b"\0" * max(free - left, 0))
+        try:
+            night()
+        except FraudAssetsError as error:
+            print(f"{left}: {type(error).__name__}: {error}")
+        else:
+            raise AssertionError(f"expected no night with {left} bytes left")
+        finally:
+            filler.unlink()
+        champion = platform.champion("acme")
+        assert champion is not None
+        platform.registry.load("acme", champion.version, champion.digest)
+    now += DAY
+    night()
+    healed = platform.champion("acme")
+    assert healed is not None
+    assert healed.cycle_started_at == now
+    assert platform.registry.champion_version("acme") == healed.version
+    print("healed")
+
+
+@pytest.mark.journey
+@needs_mlflow
+def test_a_full_disk_fails_the_night_clearly_and_the_next_one_with_room_succeeds(
+    tmp_path: Path, migrated: Path
+) -> None:
+    namespace, prepared = _namespace(), tmp_path / "prepared"
+    prepared.mkdir()
+    known = company("acme", records=300, fraud=45, until=TONIGHT + 60 * DAY)
+    company_database.write(f"sqlite:///{prepared}/source.db", acme=known)
+    (prepared / "mlflow.db").write_bytes(migrated.read_bytes())
+    chain.lay_out(prepared)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    code = f"from {__name__} import night_on_a_full_disk as night; night({str(disk)!r})"
+    script = f'mount -t tmpfs -o size=12m none "{disk}" && cp "{prepared}"/* "{disk}" && exec "$@"'
+    done = subprocess.run(
+        [*namespace, "sh", "-c", script, "sh", sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("healed\n")

@@ -1,0 +1,123 @@
+"""Files altered by a byte, or cut: the same numbers or a clear error, never silently others."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from fraud_assets import cycle
+from fraud_assets.domain.errors import ModelDamaged, TableDamaged
+from fraud_assets_tests.world import TONIGHT, World, company
+
+FOOTER = 4000
+"""Bytes at the end of which Parquet's description takes most."""
+PLACES = {
+    "head": lambda size, at: at % 8,
+    "body": lambda size, at: 8 + at % (size - FOOTER - 8),
+    "footer": lambda size, at: size - FOOTER + at % (FOOTER - 8),
+    "last bytes": lambda size, at: size - 1 - at % 8,
+}
+any_place = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+at_any_offset = given(at=st.integers(0, 2**31), bits=st.integers(1, 255))
+
+
+@pytest.fixture
+def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
+    made = World(tmp_path, instance, acme=company("acme", records=200))
+    made.with_platform(overrides={"default": {"search_seconds": 0, "bootstrap_resamples": 100}})
+    made.now = TONIGHT
+    cycle.refresh_profiles(made.platform, "acme")
+    cycle.assemble_dataset(made.platform, "acme")
+    return made
+
+
+def newest(world: World, kind: str) -> Path:
+    files = Path(world.platform.tables.root, "acme", kind).glob("*.parquet")
+    return max(files, key=lambda path: path.stat().st_mtime_ns)
+
+
+def altered(content: bytes, at: int, bits: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ bits]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_altered_byte_of_a_dataset_changes_nothing_or_is_said(world: World, place: str) -> None:
+    path = newest(world, "training_dataset")
+    whole, stored = path.read_bytes(), cycle.read_dataset(world.platform, "acme").frame
+
+    @any_place
+    @at_any_offset
+    def require(at: int, bits: int) -> None:
+        path.write_bytes(altered(whole, PLACES[place](len(whole), at), bits))
+        try:
+            found = cycle.read_whole_dataset(world.platform, "acme").frame
+        except TableDamaged as error:
+            assert "acme" in str(error)
+        else:
+            assert_frame_equal(found, stored, check_exact=True)
+
+    require()
+
+
+@pytest.mark.parametrize("left", [0, 3, 4000, -1])
+def test_a_dataset_that_is_cut_is_not_trained_on_and_is_written_again(world: World, left: int) -> None:
+    path = newest(world, "training_dataset")
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(TableDamaged, match="materialize"):
+        cycle.train(world.platform, "acme", None)
+    assert world.platform.registry.challenger("acme") is None
+    cycle.assemble_dataset(world.platform, "acme")
+    cycle.train(world.platform, "acme", None)
+    assert world.platform.registry.challenger("acme") is not None
+
+
+def exchange(world: World, kind: Any, change: Callable[[Any], Any]) -> None:
+    """Other rows under the facts of the version: what an altered file that can still be read holds."""
+    tables = world.platform.tables
+    tables.write("acme", kind, change(tables.read("acme", kind)), tables.facts("acme", kind))
+
+
+def test_a_dataset_that_was_altered_is_neither_trained_nor_decided_on(world: World) -> None:
+    exchange(world, "training_dataset", lambda rows: rows.with_columns(is_fraud=~rows["is_fraud"]))
+    with pytest.raises(TableDamaged, match=r"expected version 1 of .* \(altered\); materialize training_dat"):
+        cycle.train(world.platform, "acme", None)
+    cycle.assemble_dataset(world.platform, "acme")
+    cycle.train(world.platform, "acme", None)
+    for path in Path(world.platform.tables.root, "acme", "training_dataset").glob("*.parquet"):
+        path.write_bytes(altered(path.read_bytes(), 0, 1))
+    with pytest.raises(TableDamaged):
+        cycle.decide(world.platform, "acme", None)
+    assert world.platform.ledger.history("acme") == []
+
+
+def test_profiles_that_were_altered_are_not_used_and_the_next_night_makes_them_again(world: World) -> None:
+    exchange(world, "profiles", lambda rows: rows.with_columns(observations=rows["observations"] + 1))
+    with pytest.raises(TableDamaged, match="materialize behavioural_profiles"):
+        cycle.assemble_dataset(world.platform, "acme")
+    world.now += timedelta(days=1)
+    cycle.refresh_profiles(world.platform, "acme")
+    cycle.assemble_dataset(world.platform, "acme")
+
+
+def test_an_altered_byte_of_a_model_is_never_served(world: World) -> None:
+    world.cycle()
+    champion = world.platform.ledger.champion("acme")
+    assert champion is not None
+    version, digest = champion.model_version or 0, champion.model_digest or ""
+    whole = world.registry.files["acme", version]
+
+    @any_place
+    @at_any_offset
+    def require(at: int, bits: int) -> None:
+        for damaged in (altered(whole, at % len(whole), bits), whole[: at % len(whole)]):
+            world.registry.files["acme", version] = damaged
+            with pytest.raises(ModelDamaged):
+                world.platform.registry.load("acme", version, digest)
+
+    require()
