@@ -10,6 +10,7 @@ A message says what was expected, what came, and what to do.
     │   └── SourceMismatch     a table or column is missing or has the wrong type
     ├── UnusableRecords        records that no model can be fitted on or judged by
     ├── TableNotFound          a tenant's table that has not been written yet
+    ├── TableNotWritten        a tenant's table that could not be written, as on a full disk
     ├── TableDamaged           a tenant's table whose files were altered or are incomplete
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
@@ -50,6 +51,10 @@ class UnusableRecords(FraudAssetsError, ValueError):
 
 class TableNotFound(FraudAssetsError, LookupError):
     """A tenant's table has not been written yet."""
+
+
+class TableNotWritten(FraudAssetsError):
+    """A tenant's table could not be written; it is as it was."""
 
 
 class TableDamaged(FraudAssetsError):

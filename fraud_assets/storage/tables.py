@@ -20,8 +20,9 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
 
-from fraud_assets.domain.errors import Refused, TableDamaged, TableNotFound
+from fraud_assets.domain.errors import Refused, TableDamaged, TableNotFound, TableNotWritten
 from fraud_assets.domain.schemas import Profile, TrainingDataset, tenant_id
 
 Kind = Literal["profiles", "training_dataset"]
@@ -46,20 +47,26 @@ class Tables:
         """Replaces the table by `frame`, whose columns may differ from the last version's.
 
         A lazy one is never in memory as a whole. `facts` are kept with the version. Returns its number, from
-        0 on.
+        0 on. Raises TableNotWritten; the table is then as it was.
         """
         path = self._path(tenant, kind)
         # Delta has no enumerations and promises no order of rows.
         stored = frame.lazy().with_columns(cs.enum().cast(pl.String)).with_row_index(_POSITION)
-        stored.sink_delta(
-            path,
-            mode="overwrite",
-            delta_write_options={
-                "schema_mode": "overwrite",
-                "configuration": _CONFIGURATION,
-                "commit_properties": CommitProperties(custom_metadata={"facts": json.dumps(dict(facts))}),
-            },
-        )
+        try:
+            stored.sink_delta(
+                path,
+                mode="overwrite",
+                delta_write_options={
+                    "schema_mode": "overwrite",
+                    "configuration": _CONFIGURATION,
+                    "commit_properties": CommitProperties(custom_metadata={"facts": json.dumps(dict(facts))}),
+                },
+            )
+        except (DeltaError, OSError) as error:
+            raise TableNotWritten(
+                f"expected to write {kind} of tenant {tenant} under {self.root}, got: {error}; check that its "
+                "disk has room and is writable, then try again"
+            ) from error
         return DeltaTable(path).version()
 
     def read(self, tenant: str, kind: Kind, version: int | None = None) -> pl.DataFrame:
