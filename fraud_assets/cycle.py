@@ -137,7 +137,7 @@ def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
 
 
 def _stored_profiles(platform: Platform, tenant: str, fingerprint: str) -> pl.DataFrame:
-    """Snapshots made under other rules, or damaged since, are not mixed with new ones: they are made again."""
+    """Snapshots made under other rules, or damaged, are not mixed with new ones: they are made again."""
     try:
         if platform.tables.facts(tenant, "profiles")["settings"] == fingerprint:
             return _profiles(platform, tenant)

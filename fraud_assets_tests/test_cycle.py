@@ -59,13 +59,13 @@ def test_a_tenant_that_is_worked_on_in_parts_is_the_same_to_the_bit(world: World
         ("attendance_event", "conflicting_id", 2), ("attendance_event", "latitude|max", 1),
         ("outcome", "event_set_aside", 2),
     ]  # fmt: skip
-    for profiles, dataset in others:
+    for profiles, made_so in others:
         assert_frame_equal(profiles, whole_profiles, check_exact=True)
-        assert (dataset.digest, dataset.counts, dataset.maturity) == (
+        assert (made_so.digest, made_so.counts, made_so.maturity) == (
             whole.digest, whole.counts, whole.maturity
         )  # fmt: skip
-        assert dataset.newest_punch_in == whole.newest_punch_in
-        assert_frame_equal(dataset.features, whole.features)
+        assert made_so.newest_punch_in == whole.newest_punch_in
+        assert_frame_equal(made_so.features, whole.features)
 
 
 def test_no_stage_leaves_its_scratch_behind(world: World) -> None:

@@ -64,8 +64,8 @@ class Tables:
             )
         except (DeltaError, OSError) as error:
             raise TableNotWritten(
-                f"expected to write {kind} of tenant {tenant} under {self.root}, got: {error}; check that its "
-                "disk has room and is writable, then try again"
+                f"expected to write {kind} of tenant {tenant} under {self.root}, got: {error}; check that "
+                "its disk has room and is writable, then try again"
             ) from error
         return DeltaTable(path).version()
 

@@ -113,7 +113,7 @@ def night_on_a_full_disk(folder: str) -> None:
         try:
             night()
         except FraudAssetsError as error:
-            print(f"{left}: {type(error).__name__}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{left}: {type(error).__name__}: {error}\n")
         else:
             raise AssertionError(f"expected no night with {left} bytes left")
         finally:
@@ -127,7 +127,7 @@ def night_on_a_full_disk(folder: str) -> None:
     assert healed is not None
     assert healed.cycle_started_at == now
     assert platform.registry.champion_version("acme") == healed.version
-    print("healed")
+    sys.stdout.write("healed\n")
 
 
 @pytest.mark.journey

@@ -1,4 +1,4 @@
-"""kill -9 at random instants of a tenant's chain: whatever it leaves is whole, and the next night heals it."""
+"""kill -9 at random instants of a tenant's chain: what it leaves is whole, and the next night heals it."""
 
 import multiprocessing
 import os
@@ -147,7 +147,7 @@ def runs(home: Home) -> Counter[str]:
 def test_a_chain_that_is_killed_at_any_instant_leaves_what_is_whole_and_the_next_night_heals(
     home: Home, seed: int
 ) -> None:
-    chance, hit = random.Random(seed), Counter[str | None]()
+    chance, hit = random.Random(seed), Counter[str | None]()  # noqa: S311
     for number in range(1, KILLS + 1):
         hit[home.killed(chance)] += 1
         require_whole(home)

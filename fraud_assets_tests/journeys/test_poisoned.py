@@ -21,7 +21,7 @@ POISON = f"""
     SELECT 'acme', 'x' || i, CASE i % 3 WHEN 0 THEN NULL ELSE 'g' || (i % 8) END, char(1, 10, 27) || i,
         CASE i % 5 WHEN 0 THEN 'yesterday' ELSE '2026-05-0' || (i % 9 + 1) || 'T10:00:00+00:00' END, 'north'
     FROM n
-"""  # noqa: S608
+"""
 
 
 def night(home: str, tenant: str, told: Connection) -> None:
