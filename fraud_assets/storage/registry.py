@@ -250,10 +250,19 @@ class Registry:
             return f"/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def _experiment(self, client: "MlflowClient", tenant: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         name = f"fraud-assets/{tenant_id(tenant)}"
-        found = client.get_experiment_by_name(name)
+        if found := client.get_experiment_by_name(name):
+            return found.experiment_id
         location = f"{self.artifact_root.rstrip('/')}/{tenant}" if self.artifact_root else None
-        return found.experiment_id if found else client.create_experiment(name, location)
+        try:
+            return client.create_experiment(name, location)
+        except MlflowException:
+            # Another process may have been quicker.
+            if found := client.get_experiment_by_name(name):
+                return found.experiment_id
+            raise
 
     def _fetch(self, client: "MlflowClient", tenant: str, version: int) -> bytes:
         from mlflow.artifacts import download_artifacts, list_artifacts
