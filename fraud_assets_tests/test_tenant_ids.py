@@ -39,6 +39,7 @@ FRAGMENTS = (
 """One begins with a Cyrillic letter that looks like an a."""
 IDS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=4).map("".join)
 ROOT = Path("/nowhere")
+NOW = entry("acme").decided_at
 
 NAMERS: dict[str, Callable[[str], Any]] = {
     "a table": lambda tenant: Tables(ROOT).version(tenant, "profiles"),
@@ -49,7 +50,7 @@ NAMERS: dict[str, Callable[[str], Any]] = {
     "a decision": entry,
     "a question to the ledger": Ledger(f"sqlite:///{ROOT}/ledger.db").champion,
     "a question to the source": lambda tenant: Source(f"sqlite:///{ROOT}/source.db").parts(
-        tenant, *[entry("acme").decided_at] * 2, 1, ROOT
+        tenant, NOW, NOW, 1, ROOT
     ),
     "settings": Platform.from_environment({"FRAUD_ASSETS_HOME": "/tmp"}).settings,  # noqa: S108
 }
