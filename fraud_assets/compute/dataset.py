@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import BytesIO
 from itertools import chain
 from typing import Final
 
@@ -138,7 +139,10 @@ def digest(frame: pl.LazyFrame) -> str:
     """
     content = hashlib.sha256(f"{','.join(frame.collect_schema().names())}\n".encode())
     for some in _slices(frame):
-        content.update(some.write_ndjson().encode())
+        # As bytes: what was altered on disk need not be text.
+        rows = BytesIO()
+        some.write_ndjson(rows)
+        content.update(rows.getbuffer())
     return content.hexdigest()
 
 
