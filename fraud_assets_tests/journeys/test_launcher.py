@@ -40,7 +40,8 @@ def worker(run: dg.DagsterRun) -> psutil.Process:
 def test_a_killed_run_is_noticed_and_made_again_and_an_interrupted_one_is_canceled(
     installation: Installation,
 ) -> None:
-    installation.create_company({KILLED: 30, INTERRUPTED: 30})
+    # The second is still at work when the first was killed.
+    installation.create_company({KILLED: 30, INTERRUPTED: 200})
     installation.cycle_at(datetime.now(UTC) + timedelta(hours=12))
     with daemon(installation) as instance:
         installation.wait_for("a first tick", lambda: ticks(instance))
