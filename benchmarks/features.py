@@ -52,14 +52,20 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _options() -> argparse.Namespace:
+def reader(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Of the command line of a benchmark, which all can write their figures to a file."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.features",
-        description=__doc__,
+        prog=f"python -m {module}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--events", type=lambda text: int(float(text)), default=100_000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser
+
+
+def _options() -> argparse.Namespace:
+    parser = reader("benchmarks.features", __doc__)
+    parser.add_argument("--events", type=lambda text: int(float(text)), default=100_000, metavar="N")
     parser.add_argument("--without", nargs="*", default=[], choices=[*_MODULES, "per_event"])
     parser.add_argument("--folder", type=Path, help="where the Parquet files are made, and found again")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -81,7 +87,7 @@ def _compared(events: int, without: list[str], folder: Path) -> dict[str, Any]:
         "seconds": ours["seconds"],
         "events_per_s": largest / ours["seconds"],
         "peak_mib": ours["peak_mib"],
-        "exponent": _exponent([(size, each["seconds"]) for size, each in grown]),
+        "exponent": exponent([(size, each["seconds"]) for size, each in grown]),
         "first_use_s": first["seconds"],
         "floor_s": _line("floor: one read", largest, _fresh("floor", _tenant(folder, largest)), ours)[
             "seconds"
@@ -144,8 +150,8 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _exponent(measured: list[tuple[int, float]]) -> float:
-    """The slope of log seconds over log events; 0 with a single size."""
+def exponent(measured: list[tuple[int, float]]) -> float:
+    """The slope of log cost over log size; 0 with a single size."""
     if len(measured) == 1:
         return 0.0
     events, seconds = np.log(np.array(measured)).T

@@ -8,14 +8,12 @@ every process that takes part, servers included. With --json FILE the figures ar
 
 import argparse
 import json
-import math
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -30,8 +28,9 @@ import psutil
 import psycopg2
 
 from benchmarks import fleet
+from benchmarks.features import exponent, reader
 from benchmarks.fleet import Installation
-from fraud_assets import cli, cycle, mirror, servers
+from fraud_assets import cli, cycle, mirror, servers, supervisor
 from fraud_assets.definitions import build_definitions, open_platform
 from fraud_assets.domain.errors import FraudAssetsError
 from fraud_assets.orchestration.partitions import tenants
@@ -56,7 +55,7 @@ def main() -> None:
     nights = [_measured(size) for size in sizes]
     ticks = {count: _tick_seconds(count) for count in (options.tenants, MANY)}
     figures = nights[-1] | {
-        "exponent": _exponent(nights),
+        "exponent": exponent([(night["tenants"], night["cpu_s"]) for night in nights]),
         "tick_seconds": ticks[options.tenants],
         f"tick_seconds_{MANY}": ticks[MANY],
         "nights": nights,
@@ -69,13 +68,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.night",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reader("benchmarks.night", __doc__)
     parser.add_argument("--tenants", type=int, default=50, metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--alone", action="store_true", help="without the smaller night before it")
     parser.add_argument("--floor", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -185,7 +179,6 @@ class _Clock:
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
-        self._is_running = False
 
     def watch(self, name: str, store: Any, *methods: str) -> Any:
         """`store`, whose `methods` count."""
@@ -326,14 +319,6 @@ def _memory_mib() -> float:
     return whole / 2**20
 
 
-def _exponent(nights: list[dict[str, Any]]) -> float:
-    """The slope of log CPU-seconds over log tenants; 0 with a single size."""
-    if len(nights) == 1:
-        return 0.0
-    few, many = nights[0], nights[-1]
-    return math.log(many["cpu_s"] / few["cpu_s"]) / math.log(many["tenants"] / few["tenants"])
-
-
 # The servers
 
 
@@ -347,7 +332,7 @@ def mlflow(installation: Installation) -> Iterator[Installation]:
         "MLFLOW_BACKEND_STORE_URI": server_url(installation.url("mlflow")),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    with _running(server.command, environment, served.home):
+    with _running(server, environment, served.home):
         _until("MLflow to answer", lambda: servers.is_well(server, environment))
         yield served
 
@@ -360,7 +345,7 @@ def dagster(installation: Installation) -> Iterator[Callable[[str], list[tuple[A
     _, daemon = servers.dagster(free_port())
     with (
         closing(psycopg2.connect(installation.url("dagster"))) as connection,
-        _running(daemon.command, environment, installation.home),
+        _running(daemon, environment, installation.home),
     ):
         connection.autocommit = True
 
@@ -376,20 +361,12 @@ def dagster(installation: Installation) -> Iterator[Callable[[str], list[tuple[A
 
 
 @contextmanager
-def _running(command: Sequence[str], environment: dict[str, str], home: Path) -> Iterator[None]:
-    with (home / f"{Path(command[0]).name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True
-        )
+def _running(server: servers.Server, environment: Mapping[str, str], home: Path) -> Iterator[None]:
+    process = supervisor.start(server, environment, home)
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        supervisor.stop([process], patience_seconds=30)
 
 
 if __name__ == "__main__":

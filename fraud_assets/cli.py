@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fraud_assets import commands as about_models
 from fraud_assets import operations, serving, terminal
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
+from fraud_assets.serving import home
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -63,7 +64,7 @@ def demo(given: argparse.Namespace) -> int:
     from fraud_assets.domain.settings import Settings
 
     platform = open_platform()
-    terminal.say(f"Everything is kept in {_home()}")
+    terminal.say(f"Everything is kept in {home()}")
     # Up to the start of the day's cycle, so that everybody who tries it on one day sees the same.
     until = Settings().latest_cycle_start(platform.now())
     database.create(platform.source.url, until, on_progress=terminal.say)
@@ -198,19 +199,13 @@ def _age(activated_at: str | None, now: datetime) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
 
 
-def _home() -> Path:
-    from fraud_assets.storage.platform import home
-
-    return home(os.environ)
-
-
 def environment() -> dict[str, str]:
     """The environment in which Dagster and MLflow find this installation; lays out Dagster's home folder.
 
     FRAUD_ASSETS_DAGSTER_URL puts Dagster's runs, events and schedules on PostgreSQL, FRAUD_ASSETS_RAY_ADDRESS
     spreads runs over a Ray cluster.
     """
-    root = _home()
+    root = home()
     dagster_home = root / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     dagster_url = os.environ.get("FRAUD_ASSETS_DAGSTER_URL")

@@ -88,7 +88,7 @@ def damage(platform: Platform, tenant: str, run_id: str | None = None) -> str | 
     if entry is None or entry.model_version is None or entry.model_digest is None:
         return None
     found = platform.registry.damage(tenant, entry.model_version, entry.model_digest)
-    if found and tenant not in platform.ledger.damaged():
+    if found and not platform.ledger.damaged(tenant):
         _note(platform, entry, FOUND_DAMAGED, found, run_id)
     return found
 

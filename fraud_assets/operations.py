@@ -2,14 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fraud_assets import terminal
 from fraud_assets.domain.errors import Refused
-
-Environment = Callable[[], Mapping[str, str]]
+from fraud_assets.serving import Environment, home
 
 # Each store that may be elsewhere, in the order in which they have to be copied.
 _STORES = {
@@ -58,7 +57,7 @@ def offboard(given: argparse.Namespace) -> int:
         offboarding.require_possible(platform, instance, given.tenant)
         if not given.yes:
             _require_again(given.tenant)
-        done = offboarding.offboard(platform, instance, given.tenant, word, _home() / "logs")
+        done = offboarding.offboard(platform, instance, given.tenant, word, home() / "logs")
     terminal.answer(done.sentence)
     for line in done.remains:
         terminal.say(line)
@@ -75,11 +74,11 @@ def back_up(given: argparse.Namespace) -> int:
     """What lies elsewhere is named, because it is not in the copy."""
     from fraud_assets.storage import backup
 
-    backup.back_up(_home(), given.folder)
-    terminal.answer(f"{_home()} was copied to {given.folder}.")
+    backup.back_up(home(), given.folder)
+    terminal.answer(f"{home()} was copied to {given.folder}.")
     for variable, store in _STORES.items():
         url = os.environ.get(variable)
-        if url and not url.startswith(f"sqlite:///{_home()}/"):
+        if url and not url.startswith(f"sqlite:///{home()}/"):
             terminal.say(f"Not in it: {store}, which lies where {variable} says; copy it with its own tools.")
     return 0
 
@@ -88,12 +87,6 @@ def restore(given: argparse.Namespace) -> int:
     """Into FRAUD_ASSETS_HOME, which need not be the folder that was copied."""
     from fraud_assets.storage import backup
 
-    backup.restore(given.folder, _home())
-    terminal.answer(f"{_home()} was made from {given.folder}.")
+    backup.restore(given.folder, home())
+    terminal.answer(f"{home()} was made from {given.folder}.")
     return 0
-
-
-def _home() -> Path:
-    from fraud_assets.storage.platform import home
-
-    return home(os.environ)

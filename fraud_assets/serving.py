@@ -49,7 +49,7 @@ def ui(given: argparse.Namespace) -> int:
     """Runs both user interfaces until Ctrl-C; if one stops, all stop."""
     from fraud_assets import servers
 
-    return _run([*servers.dagster(given.dagster_port), servers.mlflow(given.mlflow_port, _home())], given)
+    return _run([*servers.dagster(given.dagster_port), servers.mlflow(given.mlflow_port, home())], given)
 
 
 def serve(given: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def serve(given: argparse.Namespace) -> int:
     if given.server is not None:
         [server] = (server for server in wanted if server.word == given.server)
         _lay_out(given)
-        os.chdir(_home())
+        os.chdir(home())
         os.execve(server.command[0], server.command, os.environ)  # noqa: S606
     return _run(wanted, given)
 
@@ -89,7 +89,7 @@ def _production(given: argparse.Namespace) -> "list[Server]":
     from fraud_assets import servers
 
     ports = {name: vars(given)[f"{name.replace('-', '_')}_port"] for name in _PORTS}
-    return servers.production(ports, _home(), _bind())
+    return servers.production(ports, home(), _bind())
 
 
 def _run(wanted: "list[Server]", given: argparse.Namespace) -> int:
@@ -104,8 +104,8 @@ def _run(wanted: "list[Server]", given: argparse.Namespace) -> int:
         if os.environ.get("FRAUD_ASSETS_MLFLOW_URL"):
             os.environ["MLFLOW_TRACKING_URI"] = pages
     _prepare_stores()
-    terminal.say(f"Logs are in {_home() / 'logs'}")
-    return supervisor.run(wanted, os.environ, _home(), terminal.say)
+    terminal.say(f"Logs are in {home() / 'logs'}")
+    return supervisor.run(wanted, os.environ, home(), terminal.say)
 
 
 def _here(wanted: "list[Server]") -> "list[Server]":
@@ -123,7 +123,7 @@ def _lay_out(given: argparse.Namespace) -> None:
 
     os.environ.update(given.environment())
     url = os.environ.get("FRAUD_ASSETS_MLFLOW_URL")
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = server_url(url) if url else f"sqlite:///{_home()}/mlflow.db"
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = server_url(url) if url else f"sqlite:///{home()}/mlflow.db"
     if port := vars(given).get("code_server_port"):
         os.environ.setdefault("FRAUD_ASSETS_CODE_HOST", servers.HOST)
         os.environ.setdefault("FRAUD_ASSETS_CODE_PORT", str(port))
@@ -167,7 +167,8 @@ def _bind() -> str:
     return os.environ.get("FRAUD_ASSETS_BIND") or servers.HOST
 
 
-def _home() -> Path:
-    from fraud_assets.storage.platform import home
+def home() -> Path:
+    """The home folder that this process's environment names."""
+    from fraud_assets.storage import platform
 
-    return home(os.environ)
+    return platform.home(os.environ)

@@ -40,15 +40,15 @@ def run(
 
     They run in `folder`, and what they print goes to `logs` there, a file each.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     running: Running = {}
     try:
         return _serve(list(servers), environment, folder, say, running)
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(running.values())
+        stop(running.values())
 
 
 def _serve(
@@ -64,7 +64,7 @@ def _serve(
         for server in [server for server in waiting if names & set(server.after) <= well]:
             say(f"Starting {server.name}")
             # An own group each: Ctrl-C reaches this process alone, which then stops them with their children.
-            running[server] = _start(server, environment, folder)
+            running[server] = start(server, environment, folder)
             waiting.remove(server)
             if not server.is_checked:
                 well.add(server.name)
@@ -85,7 +85,8 @@ def _place(server: Server) -> str:
     return f" at {'' if server.check else 'http://'}{HOST}:{server.port}"
 
 
-def _start(server: Server, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+def start(server: Server, environment: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """In a group of its own, in `folder`; what it prints goes to `logs` there."""
     log = folder / "logs" / f"{server.word}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as output:
@@ -100,7 +101,7 @@ def _start(server: Server, environment: Mapping[str, str], folder: Path) -> subp
         )
 
 
-def _stop(processes: Iterable[subprocess.Popen[bytes]], patience_seconds: float = 20) -> None:
+def stop(processes: Iterable[subprocess.Popen[bytes]], patience_seconds: float = 20) -> None:
     """Asks each group to end, and ends by force what is left when patience is over."""
     pending = list(processes)
     for process in pending:

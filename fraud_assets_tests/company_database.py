@@ -5,11 +5,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
-import polars.selectors as cs
 from adbc_driver_manager import dbapi
 from adbc_driver_postgresql import dbapi as postgresql
 from adbc_driver_sqlite import dbapi as sqlite
 
+from fraud_assets.demo import database
 from fraud_assets.domain.schemas import SOURCE_TABLES, History
 
 
@@ -25,7 +25,8 @@ def write(url: str, **companies: History) -> None:
     )
     with closing(_opened(url)) as connection, connection.cursor() as cursor:
         for name, rows in tables.items():
-            cursor.adbc_ingest(name, _stored(url, rows).to_arrow(), mode="create")
+            stored = database._as_text(rows) if url.startswith("sqlite:") else rows
+            cursor.adbc_ingest(name, stored.to_arrow(), mode="create")
         connection.commit()
 
 
@@ -33,12 +34,3 @@ def _opened(url: str) -> dbapi.Connection:
     if url.startswith("sqlite:///"):
         return sqlite.connect(f"file:{quote(str(Path(url.removeprefix('sqlite:///'))))}")
     return postgresql.connect(url)
-
-
-def _stored(url: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """SQLite has no type for instants."""
-    if url.startswith("sqlite:"):
-        return rows.with_columns(
-            cs.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00"), cs.date().dt.strftime("%Y-%m-%d")
-        )
-    return rows

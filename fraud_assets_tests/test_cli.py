@@ -233,3 +233,34 @@ def test_a_taken_port_is_one_clear_sentence_and_nothing_is_started(
         f"^fraud-assets: expected port {port} to be free.*--{name}-port", capsys.readouterr().err
     )
     assert not home.exists()
+
+
+WHY = ("--reason", "too many alarms")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rollback", "acme", "1"),
+        ("rollback", "acme", *WHY),
+        ("rollback", "acme", "0", *WHY),
+        ("rollback", "acme", "one", *WHY),
+        ("activate", "acme", "3", *WHY),
+        ("activate", "acme", "3", "--by", "Ana"),
+        ("adopt", "acme", *WHY),
+        ("rebuild", "acme"),
+        ("history",),
+        ("offboard", "acme"),
+        ("offboard", "acme", "--by", "Ana"),
+        ("offboard", "--by", "Ana", *WHY),
+        ("backup",),
+        ("restore",),
+    ],
+)
+def test_what_is_missing_is_wrong_usage(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: fraud-assets" in capsys.readouterr().err

@@ -136,29 +136,6 @@ def test_an_override_and_an_adoption_say_what_they_did(world: World, said: Said)
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("rollback", "acme", "1"),
-        ("rollback", "acme", *WHY),
-        ("rollback", "acme", "0", *WHY),
-        ("rollback", "acme", "one", *WHY),
-        ("activate", "acme", "3", *WHY),
-        ("activate", "acme", "3", "--by", "Ana"),
-        ("adopt", "acme", *WHY),
-        ("rebuild", "acme"),
-        ("history",),
-    ],
-)
-def test_what_is_missing_is_wrong_usage(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 2
-    assert "usage: fraud-assets" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("rollback", "acme", "3", "--by", "Ana", *WHY), "active before (v1, v2), got v3"),

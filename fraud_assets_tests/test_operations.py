@@ -101,16 +101,3 @@ def test_a_copy_is_made_and_restored_in_its_place(
     assert said("restore", str(copy)) == (0, [f"{home} was made from {copy}."], [])
     assert platform.ledger.history("acme") == before
     assert platform.source.active_tenants() == ["acme"]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("offboard", "beta"), ("offboard", "beta", *WHY[:2]), ("offboard", *WHY), ("backup",), ("restore",)],
-)
-def test_what_is_missing_is_wrong_usage(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 2
-    assert "usage: fraud-assets" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_ctrl_c_and_a_termination_stop_all_with_their_children(
 def test_one_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", STUBBORN], cwd=tmp_path, start_new_session=True)
     wait_for((tmp_path / "ready").exists)
-    supervisor._stop([process], patience_seconds=0.2)
+    supervisor.stop([process], patience_seconds=0.2)
     assert process.returncode == -signal.SIGKILL
 
 

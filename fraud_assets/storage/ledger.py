@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from fraud_assets.domain.errors import InvalidSettings, LedgerUnreachable
 from fraud_assets.domain.schemas import tenant_id
-from fraud_assets.storage import sqlite
+from fraud_assets.storage import sqlite, urls
 from fraud_assets.storage.ledger_table import COLUMNS, DECISIONS, ERASE, LOCKS, prepare
 
 ACTIVATE: Final = "activate"
@@ -202,10 +202,11 @@ class Ledger:
         """The newest activation of every tenant that has one, in one query."""
         return self._newest(_IS_ACTIVATION)
 
-    def damaged(self) -> dict[str, Entry]:
-        """What was found of every tenant whose champion is damaged, in one query."""
-        newest = self._newest(DECISIONS.c.verdict.in_((*ACTIVATIONS, FOUND_DAMAGED)))
-        return {tenant: entry for tenant, entry in newest.items() if entry.verdict == FOUND_DAMAGED}
+    def damaged(self, tenant: str | None = None) -> dict[str, Entry]:
+        """What was found of every tenant, or of that one, whose champion is damaged, in one query."""
+        whose = [] if tenant is None else [_is_of(tenant)]
+        newest = self._newest(DECISIONS.c.verdict.in_((*ACTIVATIONS, FOUND_DAMAGED)), *whose)
+        return {name: entry for name, entry in newest.items() if entry.verdict == FOUND_DAMAGED}
 
     def rolled_back(self, tenant: str, model_digest: str) -> Entry | None:
         """The roll back that took this very model out of service; None if it was activated again since."""
@@ -256,18 +257,15 @@ class Ledger:
 
 
 def _parsed(url: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
+    parsed = urls.parsed(url)
     if parsed and parsed.drivername == "sqlite" and Path(parsed.database or "").is_absolute():
         return parsed
     if parsed and parsed.drivername in {"postgresql", "postgresql+psycopg2"} and parsed.host:
         return parsed.set(drivername="postgresql+psycopg2")
-    got = parsed.set(query={}) if parsed else "one that cannot be parsed"
     raise InvalidSettings(
         "expected a ledger URL such as sqlite:////absolute/path.db or "
-        f"postgresql://user:password@host:5432/database, got {got}; correct FRAUD_ASSETS_LEDGER_URL"
+        f"postgresql://user:password@host:5432/database, got {urls.told(parsed)}; "
+        "correct FRAUD_ASSETS_LEDGER_URL"
     )
 
 

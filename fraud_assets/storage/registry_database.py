@@ -2,10 +2,10 @@
 
 from typing import Final
 
-import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from fraud_assets.domain.errors import InvalidSettings, RegistryUnreachable
+from fraud_assets.storage import urls
 
 _EXPECTED: Final = "a database URL such as postgresql://user:password@host:5432/database"
 
@@ -15,14 +15,10 @@ def server_url(url: str) -> str:
 
     SQLAlchemy takes plain `postgresql://` for psycopg 3, which is not here.
     """
-    try:
-        parsed = sa.make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
+    parsed = urls.parsed(url)
     if parsed and parsed.drivername in {"postgresql", "postgresql+psycopg2"} and parsed.host:
         return parsed.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
-    got = parsed.set(query={}) if parsed else "one that cannot be parsed"
-    raise InvalidSettings(f"expected {_EXPECTED}, got {got}; correct FRAUD_ASSETS_MLFLOW_URL")
+    raise InvalidSettings(f"expected {_EXPECTED}, got {urls.told(parsed)}; correct FRAUD_ASSETS_MLFLOW_URL")
 
 
 def prepare(url: str) -> None:

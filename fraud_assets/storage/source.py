@@ -17,8 +17,7 @@ import polars as pl
 from adbc_driver_manager import dbapi
 from adbc_driver_postgresql import dbapi as postgresql
 from adbc_driver_sqlite import dbapi as sqlite
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from fraud_assets.domain.errors import InvalidSettings, SourceMismatch, SourceUnreachable
 from fraud_assets.domain.schemas import (
@@ -29,7 +28,7 @@ from fraud_assets.domain.schemas import (
     source_columns,
     tenant_id,
 )
-from fraud_assets.storage import parts
+from fraud_assets.storage import parts, urls
 from fraud_assets.storage.dialects import POSTGRESQL, SQLITE, Dialect, typed
 from fraud_assets.storage.spool import Spool
 
@@ -248,16 +247,13 @@ class Snapshot:
 
 
 def _parsed(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
+    parsed = urls.parsed(url)
     if parsed is not None and (_is_sqlite_file(parsed) or _is_server(parsed)):
         return parsed
-    got = parsed.set(query={}) if parsed else "one that cannot be parsed"
     raise InvalidSettings(
         "expected a source URL such as sqlite:////absolute/path.db or "
-        f"postgresql://user:password@host:5432/database, got {got}; correct FRAUD_ASSETS_SOURCE_URL"
+        f"postgresql://user:password@host:5432/database, got {urls.told(parsed)}; "
+        "correct FRAUD_ASSETS_SOURCE_URL"
     )
 
 
