@@ -54,8 +54,8 @@ def test_a_killed_run_is_noticed_and_made_again_and_an_interrupted_one_is_cancel
         assert instance.run_launcher.terminate(run.run_id)
         installation.wait_for("a second try", lambda: len(runs_of(instance, KILLED)) == 2)
         installation.wait_for("its end", lambda: runs_of(instance, KILLED)[1].is_finished)
-        # The embedded source's driver takes an interrupt for a failed read, which the stage tries again: the run
-        # then heeds the one that it gives itself.
+        # The embedded source's driver takes an interrupt for a failed read, which the stage tries again: the
+        # run then heeds the one that it gives itself.
         installation.wait_for("the interrupt", lambda: runs_of(instance, INTERRUPTED)[0].is_finished, 240)
         found = [[run.status.value for run in runs_of(instance, each)] for each in (KILLED, INTERRUPTED)]
     assert found == [["FAILURE", "SUCCESS"], ["CANCELED"]], installation.said()
