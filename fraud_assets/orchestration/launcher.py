@@ -23,8 +23,8 @@ from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-WORKER_TAG = "fraud_assets/worker"
-"""On a run: the machine, process id and time of birth of what executes it."""
+WORKER_TAG = ".dagster/fraud_assets_worker"
+"""On a run, hidden on pages by its prefix: the machine, process id and time of birth of what executes it."""
 
 LIBRARIES = (
     *("dagster._cli.api", "dagster._core.instance.factory", "dagster._core.execution.plan.active"),
