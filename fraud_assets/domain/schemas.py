@@ -33,8 +33,24 @@ def tenant_id(value: str) -> str:
     return value
 
 
+class _Instant(dy.Datetime):
+    """From EARLIEST to LATEST, aware UTC.
+
+    The bounds are written as numbers: polars computes a literal of an aware instant, which would start its
+    threads at import, and a process with threads cannot be forked.
+    """
+
+    def validation_rules(self, expr: pl.Expr) -> dict[str, pl.Expr]:
+        bounds = {"min": expr >= _literal(EARLIEST), "max": expr <= _literal(LATEST)}
+        return super().validation_rules(expr) | bounds
+
+
+def _literal(instant: datetime) -> pl.Expr:
+    return pl.lit(round(instant.timestamp()) * 1_000_000).cast(pl.Datetime("us", "UTC"))
+
+
 def _instant(*, nullable: bool = False) -> dy.Datetime:
-    return dy.Datetime(nullable=nullable, min=EARLIEST, max=LATEST, time_zone="UTC", time_unit="us")
+    return _Instant(nullable=nullable, time_zone="UTC", time_unit="us")
 
 
 def _key(*, nullable: bool = False) -> dy.String:

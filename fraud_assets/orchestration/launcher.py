@@ -19,23 +19,26 @@ from typing import Any, Self
 
 import dagster as dg
 import psutil
+import yaml
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from fraud_assets.orchestration import inherited
+
 WORKER_TAG = ".dagster/fraud_assets_worker"
 """On a run, hidden on pages by its prefix: the machine, process id and time of birth of what executes it."""
 
-LIBRARIES = (
+PRELOADED = (
     *("dagster._cli.api", "dagster._core.instance.factory", "dagster._core.execution.plan.active"),
     *("dagster._core.definitions.antlr_asset_selection.antlr_asset_selection", "upath", "psycopg2"),
     *("dagster._core.storage.local_compute_log_manager", "dagster_postgres", "sqlalchemy.dialects.sqlite"),
     *("mlflow.artifacts", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg"),
     *("xgboost", "sklearn.linear_model", "sklearn.metrics", "scipy.sparse", "numba", "holidays"),
     *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake.fs", "dataframely"),
+    *("fraud_assets.definitions", "fraud_assets.orchestration.inherited"),
 )
-"""Imported once. Nothing of our own: that is read afresh by each run, and starts the threads of polars, which
-no fork takes along."""
+"""Imported once, in this order. None may start the threads of polars, which no fork takes along."""
 
 PATIENCE_SECONDS = 20.0
 """Between an interrupt and the end by force."""
@@ -81,9 +84,10 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         if not self._keeps_connections:
             _keep_connections(self._instance)
             self._keeps_connections = True
-        _processes.set_forkserver_preload(list(LIBRARIES))
+        _processes.set_forkserver_preload(list(PRELOADED))
         here, there = _processes.Pipe()
-        process = _processes.Process(target=_execute, args=(there, run.run_id, self._instance.get_ref()))
+        instance = _with_tables(self._instance.get_ref())
+        process = _processes.Process(target=_execute, args=(there, run.run_id, instance))
         process.start()
         there.close()
         # It waits for the word, so that no run is under way that nobody could find again.
@@ -153,6 +157,15 @@ def _keep_connections(instance: dg.DagsterInstance) -> None:
     instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=5, max_overflow=20)
 
 
+def _with_tables(instance: InstanceRef) -> InstanceRef:
+    """As a run opens it: PostgreSQL's tables are there, and to look for them takes six connections."""
+    storage = instance.storage_data
+    if storage is None or storage.module_name != "dagster_postgres":
+        return instance
+    config = yaml.safe_dump({**storage.config_dict, "should_autocreate_tables": False})
+    return instance._replace(storage_data=storage._replace(config_yaml=config))
+
+
 def _execute(word: Connection, run_id: str, instance: InstanceRef) -> None:
     """In the new process: waits for the word; without one its launcher is gone, and so is the run."""
     try:
@@ -161,6 +174,7 @@ def _execute(word: Connection, run_id: str, instance: InstanceRef) -> None:
         os._exit(1)
     # What was inherited is not looked through again: to collect garbage in it would copy all of its memory.
     gc.freeze()
+    inherited.renew()
     from dagster._cli.api import _execute_run_command_body
     from dagster._utils.interrupts import capture_interrupts
 

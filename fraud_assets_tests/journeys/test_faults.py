@@ -14,7 +14,7 @@ from dagster._core.instance import InstanceRef
 from dagster._core.test_utils import create_run_for_test
 
 from fraud_assets import cycle
-from fraud_assets.orchestration.launcher import LIBRARIES
+from fraud_assets.orchestration.launcher import PRELOADED
 from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
@@ -52,7 +52,7 @@ def write(folder: str, number: int, instance: InstanceRef) -> None:
 @needs_mlflow
 def test_16_processes_that_write_at_once_lose_nothing(tmp_path: Path, migrated: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(migrated.read_bytes())
-    _processes.set_forkserver_preload(list(LIBRARIES))
+    _processes.set_forkserver_preload(list(PRELOADED))
     (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         writers = [

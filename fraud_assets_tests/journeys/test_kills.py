@@ -17,7 +17,7 @@ import pytest
 
 from fraud_assets import cycle
 from fraud_assets.compute import dataset
-from fraud_assets.orchestration.launcher import LIBRARIES
+from fraud_assets.orchestration.launcher import PRELOADED
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
 from fraud_assets_tests import company_database
@@ -91,7 +91,7 @@ class Home:
 
 @pytest.fixture
 def home(tmp_path: Path, migrated: Path) -> Home:
-    _processes.set_forkserver_preload(list(LIBRARIES))
+    _processes.set_forkserver_preload(list(PRELOADED))
     known = company(TENANT, records=300, fraud=45, until=TONIGHT + 60 * DAY)
     company_database.write(f"sqlite:///{tmp_path}/source.db", **{TENANT: known})
     chain.lay_out(tmp_path)
