@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from fraud_assets.orchestration import automation, checks, stewardship
+from fraud_assets.orchestration import automation, checks, retention, stewardship
 from fraud_assets.orchestration.assets import dataset, model, profiles, sources
 from fraud_assets.orchestration.resources import platform_resource
 from fraud_assets.storage.platform import Platform
@@ -35,7 +35,8 @@ def build_definitions(open_platform: Callable[[], Platform] = open_platform) -> 
             checks.dataset_has_no_leak,
             checks.champion_is_fresh,
         ],
-        jobs=[automation.tenant_cycle, stewardship.roll_back_model],
+        jobs=[automation.tenant_cycle, stewardship.roll_back_model, retention.prune_runs],
+        schedules=[retention.daily],
         sensors=[automation.nightly_cycle, automation.tenant_directory(open_platform)],
         resources={"platform": platform_resource(open_platform)},
         executor=dg.in_process_executor,

@@ -6,12 +6,14 @@ deleted from its tables, whose shape the pin of its minor version holds. Everyth
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
@@ -29,6 +31,7 @@ from fraud_assets.storage import logs, sqlite
 PARTITION: Final = "dagster/partition"
 _RUNLESS: Final = ""
 _DATABASES: Final = ("history/runs.db", "history/runs/index.db", "history/runs/.db", "schedules/schedules.db")
+_OF_ASSETS: Final = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
 _IN_PROGRESS: Final = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
 
@@ -64,6 +67,30 @@ def erase(instance: dg.DagsterInstance, tenant: str, log_folder: Path) -> int:
         if (path := Path(instance.root_directory, name)).exists():
             sqlite.compact(path)
     return len(runs)
+
+
+def prune(instance: dg.DagsterInstance, ended_before: datetime) -> tuple[int, int]:
+    """Deletes the runs that ended before, but those with the newest event or check of an asset of a tenant;
+    how many were deleted, and how many kept."""
+    old = instance.get_run_ids(dg.RunsFilter(statuses=FINISHED_STATUSES, updated_before=ended_before))
+    newest = _newest_runs(instance)
+    deleted = [run for run in old if run not in newest]
+    for run in deleted:
+        instance.compute_log_manager.delete_logs(prefix=[run])
+        _erase_run(instance, run)
+    return len(deleted), len(old) - len(deleted)
+
+
+def _newest_runs(instance: dg.DagsterInstance) -> set[str]:
+    """The runs with the newest materialization, observation or check of each asset of each tenant."""
+    event, check = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
+    events = sa.select(sa.func.max(event.id)).where(event.dagster_event_type.in_(_OF_ASSETS))
+    events = events.group_by(event.dagster_event_type, event.asset_key, event.partition)
+    checks = sa.select(sa.func.max(check.id)).group_by(check.asset_key, check.check_name, check.partition)
+    with cast("Any", instance.event_log_storage).index_connection() as connection:
+        found = connection.execute(sa.select(event.run_id).where(event.id.in_(events))).scalars().all()
+        found += connection.execute(sa.select(check.run_id).where(check.id.in_(checks))).scalars().all()
+    return set(found)
 
 
 def _runs(instance: dg.DagsterInstance, tenant: str) -> Sequence[dg.DagsterRun]:
