@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fraud_assets import commands as about_models
 from fraud_assets import operations, serving, terminal
-from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableNotFound
+from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings, TableDamaged, TableNotFound
 from fraud_assets.serving import home
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _rows(platform: "Platform") -> Iterator[dict[str, Any]]:
 def _events(platform: "Platform", tenant: str) -> int | None:
     try:
         return int(platform.tables.facts(tenant, "training_dataset")["events"])
-    except TableNotFound:
+    except (TableNotFound, TableDamaged):
         return None
 
 

@@ -163,11 +163,14 @@ def _require(digest: str, stored: pl.DataFrame, what: str, asset: str) -> None:
 
 
 def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataFrame:
-    """What this cycle's shares are compared with; the same again for a cycle that is repeated."""
+    """What this cycle's shares are compared with; the same again for a cycle that is repeated.
+
+    What was damaged is made again by this cycle, and compared with nothing.
+    """
     try:
         cycle_before = datetime.fromisoformat(platform.tables.facts(tenant, "profiles")["as_of"])
         stored = rows_set_aside(platform, tenant).shares
-    except TableNotFound:
+    except (TableNotFound, TableDamaged):
         cycle_before, stored = as_of, pl.DataFrame(schema=account.SHARES)
     if cycle_before >= as_of:
         return stored.select("table", "period", "share_before", "share_before_rise")
@@ -227,11 +230,15 @@ def _reviewed(history: LazyHistory) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _dataset_before(platform: Platform, tenant: str, as_of: datetime) -> int | None:
-    """The newest version of an earlier cycle; a cycle that is repeated has the same one before it again."""
+    """The newest version of an earlier cycle; a cycle that is repeated has the same one before it again.
+
+    None if there is none, or the newest is damaged: it is made again.
+    """
     version = platform.tables.version(tenant, "training_dataset")
-    if version is None:
+    try:
+        facts = platform.tables.facts(tenant, "training_dataset", version)
+    except (TableNotFound, TableDamaged):
         return None
-    facts = platform.tables.facts(tenant, "training_dataset", version)
     if datetime.fromisoformat(facts["as_of"]) < as_of:
         return version
     return int(facts["version_before"]) if facts.get("version_before") else None
@@ -246,10 +253,11 @@ def _moments(platform: Platform, tenant: str, version: int | None) -> pl.DataFra
 def _store_dataset(platform: Platform, tenant: str, frame: pl.LazyFrame, facts: Mapping[str, str]) -> int:
     """The version of `frame`: a new one, unless the newest has the same digest and cut-off, and is whole."""
     version = platform.tables.version(tenant, "training_dataset")
-    if version is not None and platform.tables.facts(tenant, "training_dataset", version) == facts:
+    if version is not None:
         with suppress(TableDamaged):
-            read_whole_dataset(platform, tenant, version)
-            return version
+            if platform.tables.facts(tenant, "training_dataset", version) == facts:
+                read_whole_dataset(platform, tenant, version)
+                return version
     return platform.tables.write(tenant, "training_dataset", frame, facts)
 
 

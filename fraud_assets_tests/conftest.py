@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for. Values for tests live in `builders.py`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ settings.register_profile(
     "fraud_assets", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fraud_assets")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: journeys wait for servers most of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: who has nothing left to do takes short ones from the others until the end."""
+    items.sort(key=lambda item: item.get_closest_marker("journey") is None)
 
 
 @pytest.fixture(scope="session")

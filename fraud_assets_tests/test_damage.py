@@ -1,5 +1,6 @@
 """Files altered by a byte, or cut: the same numbers or a clear error, never silently others."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -73,6 +74,92 @@ def test_a_dataset_that_is_cut_is_not_trained_on_and_is_written_again(world: Wor
     cycle.assemble_dataset(world.platform, "acme")
     cycle.train(world.platform, "acme", None)
     assert world.platform.registry.challenger("acme") is not None
+
+
+def commit(world: World, action: str) -> Path:
+    """The newest commit of the dataset with a line of this kind, after a second write."""
+    tables = world.platform.tables
+    if tables.version("acme", "training_dataset") == 0:
+        exchange(world, "training_dataset", lambda rows: rows)
+    commits = Path(tables.root, "acme", "training_dataset", "_delta_log").glob("*.json")
+    return max(path for path in commits if f'{{"{action}"' in path.read_text())
+
+
+@pytest.mark.parametrize("action", ["commitInfo", "protocol", "metaData", "remove", "add"])
+def test_an_altered_byte_of_a_log_changes_nothing_or_is_said(world: World, action: str) -> None:
+    path, tables = commit(world, action), world.platform.tables
+    whole, stored = path.read_bytes(), cycle.read_dataset(world.platform, "acme")
+    facts = tables.facts("acme", "training_dataset")
+    start = whole.index(f'{{"{action}"'.encode())
+    end = (whole + b"\n").index(b"\n", start)
+
+    @any_place
+    @at_any_offset
+    def require(at: int, bits: int) -> None:
+        path.write_bytes(altered(whole, start + at % (end - start), bits))
+        with suppress(TableDamaged):
+            found = cycle.read_whole_dataset(world.platform, "acme")
+            assert_frame_equal(found.frame, stored.frame, check_exact=True)
+            assert found.version == stored.version
+            assert tables.facts("acme", "training_dataset") == facts
+
+    require()
+
+
+@pytest.mark.parametrize("left", [0, 1, 500, -1])
+def test_a_log_that_is_cut_stops_its_tenant_until_the_folder_is_moved_away(world: World, left: int) -> None:
+    path = commit(world, "add")
+    path.write_bytes(path.read_bytes()[:left])
+    for act in (lambda: cycle.train(world.platform, "acme", None), world.cycle):
+        with pytest.raises(TableDamaged, match=r"restore .*/acme/training_dataset .* or move it away and"):
+            act()
+    path.parent.parent.rename(path.parent.parent.with_name("away"))
+    assert world.cycle().sentence.startswith("Activated")
+
+
+@pytest.mark.parametrize("asset", ["profiles", "training_dataset"])
+def test_facts_that_were_altered_are_not_used_and_the_next_cycle_makes_them_again(
+    world: World, asset: Any
+) -> None:
+    path = Path(world.platform.tables.root, "acme", asset, "_delta_log", f"{0:020}.json")
+    path.write_text(path.read_text().replace("2026-06-01T", "2026-05-01T"))
+    with pytest.raises(TableDamaged, match="altered; materialize it again"):
+        world.platform.tables.facts("acme", asset)
+    assert world.cycle().sentence.startswith("Activated")
+
+
+ELSEWHERE = {
+    "relative": "../../beta/training_dataset/{name}",
+    "escaped": "..%2F..%2Fbeta%2Ftraining_dataset%2F{name}",
+    "absolute": "{root}/beta/training_dataset/{name}",
+    "address": "file://{root}/beta/training_dataset/{name}",
+    "of the system": "file:///etc/passwd",
+    "of a server": "s3://bucket/beta.parquet",
+}
+
+
+@pytest.mark.parametrize("form", ELSEWHERE)
+def test_a_log_that_names_a_file_of_another_tenant_reads_and_deletes_nothing_of_it(
+    world: World, form: str
+) -> None:
+    tables, path = world.platform.tables, commit(world, "add")
+    whole, folder = path.read_text(), Path(tables.root, "beta", "training_dataset")
+    tables.write("beta", "training_dataset", tables.read("acme", "training_dataset").head(5), {})
+    [theirs] = folder.glob("*.parquet")
+
+    def name_theirs(action: str) -> None:
+        lines = [json.loads(line) for line in whole.splitlines()]
+        [found] = [line[action] for line in lines if action in line]
+        found["path"] = ELSEWHERE[form].format(root=tables.root, name=theirs.name)
+        path.write_text("\n".join(map(json.dumps, lines)))
+
+    name_theirs("add")
+    with pytest.raises(TableDamaged, match="lies outside of the table's folder; materialize it again"):
+        cycle.read_dataset(world.platform, "acme")
+    for action in ("add", "remove"):
+        name_theirs(action)
+        tables.prune("acme", "training_dataset", keep=(), unused_for=timedelta(0))
+    assert tables.read("beta", "training_dataset").height == 5
 
 
 def exchange(world: World, kind: Any, change: Callable[[Any], Any]) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal
+from typing import Any, Final, Literal
+from urllib.parse import unquote
 
 import dataframely as dy
 import polars as pl
@@ -30,6 +32,7 @@ Kind = Literal["profiles", "training_dataset"]
 _SCHEMAS: Final[dict[Kind, type[dy.Schema]]] = {"profiles": Profile, "training_dataset": TrainingDataset}
 _POSITION: Final = "_position"
 _UNREADABLE: Final = (OSError, UnicodeError, MemoryError, pa.ArrowException, pl.exceptions.PolarsError)
+_DIGEST: Final = "facts_digest"
 _LEFT_OVER: Final = timedelta(days=1)
 # Delta forgets versions after 30 days by default; a registered model names its version for longer.
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
@@ -47,9 +50,11 @@ class Tables:
         """Replaces the table by `frame`, whose columns may differ from the last version's.
 
         A lazy one is never in memory as a whole. `facts` are kept with the version. Returns its number, from
-        0 on. Raises TableNotWritten; the table is then as it was.
+        0 on. Raises TableNotWritten, and TableDamaged if its log cannot be read; the table is then as it was.
         """
         path = self._path(tenant, kind)
+        self._writes(tenant, kind)
+        said = json.dumps(dict(facts))
         # Delta has no enumerations and promises no order of rows.
         stored = frame.lazy().with_columns(cs.enum().cast(pl.String)).with_row_index(_POSITION)
         try:
@@ -59,7 +64,9 @@ class Tables:
                 delta_write_options={
                     "schema_mode": "overwrite",
                     "configuration": _CONFIGURATION,
-                    "commit_properties": CommitProperties(custom_metadata={"facts": json.dumps(dict(facts))}),
+                    "commit_properties": CommitProperties(
+                        custom_metadata={"facts": said, _DIGEST: _digest(said)}
+                    ),
                 },
             )
         except (DeltaError, OSError) as error:
@@ -76,26 +83,30 @@ class Tables:
         read. Nothing tells here that a file was altered and can still be read.
         """
         self.facts(tenant, kind, version)
+        is_newest = version in {None, self.version(tenant, kind)}
         try:
+            _require_inside(Path(self._path(tenant, kind)), version)
             # polars' own reader misses files under a folder with a space or an accent (polars #20944).
             stored = pl.read_delta(self._path(tenant, kind), version=version, use_pyarrow=True)
             return _as_written(stored, kind)
-        except FileNotFoundError as error:
-            raise self._not_found(tenant, kind, version) from error
         except _UNREADABLE as error:
-            raise TableDamaged(
-                f"expected {kind} of tenant {tenant} to be readable, got: {error}; materialize it again"
-            ) from error
+            # The files of an older version may have been pruned.
+            if isinstance(error, FileNotFoundError) and not is_newest:
+                raise self._not_found(tenant, kind, version) from error
+            raise _damaged(tenant, kind, error) from error
 
     def facts(self, tenant: str, kind: Kind, version: int | None = None) -> dict[str, str]:
         """What was said of the version when it was written; the newest one if none is named.
 
-        Raises TableNotFound if there is no such table or version.
+        Raises TableNotFound if there is no such table or version, and TableDamaged if that was altered.
         """
         writes = self._writes(tenant, kind)
         if not writes or (version is not None and version not in writes):
             raise self._not_found(tenant, kind, version)
-        return writes[max(writes) if version is None else version]
+        try:
+            return _facts(writes[max(writes) if version is None else version])
+        except (KeyError, ValueError) as error:
+            raise _damaged(tenant, kind, error) from error
 
     def version(self, tenant: str, kind: Kind) -> int | None:
         """The newest version's number; None if the table was never written."""
@@ -149,11 +160,23 @@ class Tables:
             raise ValueError(f"expected a kind of table among {', '.join(_SCHEMAS)}, got {kind!r}")
         return f"{self.root}/{tenant_id(tenant)}/{kind}"
 
-    def _writes(self, tenant: str, kind: Kind) -> dict[int, dict[str, str]]:
-        """The facts by version, of the commits that are writes; pruning makes commits too."""
+    def _writes(self, tenant: str, kind: Kind) -> dict[int, dict[str, Any]]:
+        """The commits by version that are writes; pruning makes commits too."""
         path = self._path(tenant, kind)
-        commits = DeltaTable(path).history() if DeltaTable.is_deltatable(path) else []
-        return {commit["version"]: json.loads(commit["facts"]) for commit in commits if "facts" in commit}
+        if not DeltaTable.is_deltatable(path):
+            return {}
+        try:
+            table = DeltaTable(path)
+            commits = {commit["version"]: commit for commit in table.history()}
+            # A commit that says nothing of itself is left out, and the versions of the others are then wrong.
+            if set(commits) != set(range(table.version() + 1)):
+                raise ValueError(f"{len(commits)} commits at version {table.version()}")
+            return {n: each for n, each in commits.items() if each["operation"] == "WRITE" or _DIGEST in each}
+        except (DeltaError, OSError, KeyError, ValueError) as error:
+            raise TableDamaged(
+                f"expected the log of {kind} of tenant {tenant} to be whole, got: {_first_line(error)}; "
+                f"restore {path} from a backup, or move it away and materialize it again"
+            ) from error
 
     def _not_found(self, tenant: str, kind: Kind, version: int | None) -> TableNotFound:
         which = kind if version is None else f"version {version} of {kind}"
@@ -161,6 +184,35 @@ class Tables:
             f"expected {which} of tenant {tenant}, found none under {self.root}; "
             f"materialize {kind} for this tenant first, or ask for a version that was not pruned"
         )
+
+
+def _damaged(tenant: str, kind: Kind, error: Exception) -> TableDamaged:
+    return TableDamaged(
+        f"expected {kind} of tenant {tenant} to be readable, got: {_first_line(error)}; materialize it again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """The library's own words, without its stack."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _facts(commit: Mapping[str, Any]) -> dict[str, str]:
+    """Raises KeyError or ValueError if they were altered; an earlier release kept no digest of them."""
+    if commit.get(_DIGEST, found := _digest(commit["facts"])) != found:
+        raise ValueError(f"facts with SHA-256 {found:.12}, which were altered")
+    return json.loads(commit["facts"])
+
+
+def _require_inside(folder: Path, version: int | None) -> None:
+    """Raises OSError for a file that lies elsewhere: who altered the log might have another tenant's read."""
+    for name in pl.DataFrame(DeltaTable(folder, version).get_add_actions())["path"]:
+        if (folder / unquote(name)).resolve().parent != folder.resolve():
+            raise OSError(f"the file {name!r:.100}, which lies outside of the table's folder")
 
 
 def _as_written(stored: pl.DataFrame, kind: Kind) -> pl.DataFrame:
