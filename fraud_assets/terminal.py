@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fraud_assets.domain.text import printable
+
 
 def say(line: str) -> None:
     """A line for people, beside the answer."""
@@ -40,8 +42,3 @@ def table(lines: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> None:
             for column, (cell, width) in enumerate(zip(line, widths, strict=False))
         )
         answer("  ".join([*cells, line[-1]]))
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey: names and errors may hold a stranger's text."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -19,6 +19,7 @@ settings.register_profile(
 settings.load_profile("fraud_assets")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: journeys wait for servers most of the time."""
     return (os.cpu_count() or 1) + 1

@@ -1,5 +1,6 @@
 """SQL, control characters, markup and paths in every text column of a source, through a whole cycle."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from fraud_assets.domain.errors import SourceMismatch
 from fraud_assets.domain.schemas import SOURCE_TABLES, History
+from fraud_assets.orchestration import automation
 from fraud_assets.storage.source import Source
 from fraud_assets_tests import company_database
 from fraud_assets_tests.world import World, company
@@ -59,3 +62,22 @@ def test_hostile_text_goes_through_a_cycle_as_data(
         assert_frame_equal(now, then)
     assert [folder.name for folder in (tmp_path / "home" / "tables").iterdir()] == ["acme"]
     assert world.platform.ledger.history("beta") == []
+
+
+def test_no_line_of_a_log_is_forged(
+    tmp_path: Path, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path, instance, acme=company("acme", records=5, fraud=1))
+    world.source.failing["acme"] = SourceMismatch(HOSTILE)
+    world.run("acme", ["behavioural_profiles"])
+    said = capfd.readouterr().err
+    assert "forged" in said
+    assert not [line for line in said.splitlines() if line.startswith("2026-06-01")]
+    assert "\x1b[2J" not in said
+    assert "\u202e" not in said
+
+
+def test_what_the_stages_say_to_a_terminal_is_a_line_each() -> None:
+    record = logging.LogRecord("dagster", logging.INFO, "", 0, "", (), None)
+    record.dagster_meta = {"orig_message": HOSTILE}
+    assert automation._StageLines().format(record).isprintable()

@@ -16,6 +16,7 @@ import polars as pl
 from fraud_assets.compute import bootstrap
 from fraud_assets.compute.bootstrap import Labels, Numbers, Resamples
 from fraud_assets.domain.settings import Settings
+from fraud_assets.domain.text import shown
 
 SLICES: Final = pl.Schema(
     {
@@ -122,7 +123,7 @@ def _collapse(row: dict[str, str | float | int | None], whole: float, settings: 
     fraud, recall_high, gain_high = row["fraud"], row.get("recall_high"), row.get("pr_auc_gain_high")
     if not isinstance(fraud, int) or fraud < settings.slice_minimum_fraud:
         return None
-    where = f"in the slice {row['slice']} = {row['value']}"
+    where = f"in the slice {row['slice']} = {shown(str(row['value']), 50)}"
     if isinstance(recall_high, float) and recall_high < settings.slice_collapse_share * whole:
         return (
             f"{where} it finds {row['recall']:.0%} of {fraud} frauds ({row['recall_low']:.0%} to "

@@ -1,6 +1,7 @@
-"""Every error that the platform raises on purpose. No logic.
+"""Every error that the platform raises on purpose.
 
-A message says what was expected, what came, and what to do.
+A message says what was expected, what came, and what to do. It is one line, wherever it is shown: what came
+may be a stranger's text.
 
     FraudAssetsError
     ├── InvalidSettings        a settings file or value that cannot be used
@@ -20,9 +21,19 @@ A message says what was expected, what came, and what to do.
     └── Refused                what a person asked for cannot be done so
 """
 
+from typing import Final
+
+from fraud_assets.domain.text import shown
+
+LONGEST: Final = 2000
+"""Characters of a message."""
+
 
 class FraudAssetsError(Exception):
     """The root of every error raised on purpose."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__(), LONGEST)
 
 
 class InvalidSettings(FraudAssetsError, ValueError):

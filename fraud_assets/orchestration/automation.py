@@ -13,6 +13,7 @@ from fraud_assets import cycle
 from fraud_assets.compute.activation import Champion, retrain
 from fraud_assets.domain.errors import FraudAssetsError, InvalidSettings
 from fraud_assets.domain.settings import Settings, for_tenant
+from fraud_assets.domain.text import printable
 from fraud_assets.orchestration.assets.model import fail_window
 from fraud_assets.orchestration.checks import CHAMPION_IS_FRESH
 from fraud_assets.orchestration.partitions import tenants
@@ -228,7 +229,7 @@ def _stale(platform: Platform, active: Set[str], log: logging.Logger) -> Iterato
 
 class _StageLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"  {record.__dict__['dagster_meta']['orig_message']}"
+        return f"  {printable(record.__dict__['dagster_meta']['orig_message'])}"
 
 
 def _said_by_a_stage(record: logging.LogRecord) -> bool:

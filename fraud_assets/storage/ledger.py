@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from fraud_assets.domain.errors import InvalidSettings, LedgerUnreachable
 from fraud_assets.domain.schemas import tenant_id
+from fraud_assets.domain.text import printable
 from fraud_assets.storage import sqlite, urls
 from fraud_assets.storage.ledger_table import COLUMNS, DECISIONS, ERASE, LOCKS, prepare
 
@@ -103,11 +104,11 @@ class Entry:
 
     @property
     def sentence(self) -> str:
-        """The decision in words."""
+        """The decision in words, on one line: a reason may name a site, and people write reasons."""
         opening = _OPENINGS.get(self.verdict)
         facts = {"was": self.champion_version, "version": self.model_version, "by": self.decided_by}
         said = opening.format(**facts) if opening else self.verdict.capitalize()
-        return f"{said}: {'; '.join(self.reasons)}."
+        return printable(f"{said}: {'; '.join(self.reasons)}.")
 
     @property
     def is_activation(self) -> bool:

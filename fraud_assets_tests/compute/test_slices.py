@@ -95,6 +95,17 @@ def test_a_site_where_the_fraud_is_not_found_blocks_and_is_named():
     )
 
 
+def test_a_hostile_site_is_named_on_one_short_line() -> None:
+    blind = np.where(where("site_id", "s1"), 0.1, SCORES)
+    hostile = "s1\n2026-06-01 02:00 ERROR forged \u202e" + "x" * 300
+    [reason] = slices.collapsed(
+        report(blind, frame=FRAME.with_columns(pl.col("site_id").replace("s1", hostile)))
+    )
+    assert reason.startswith(r"in the slice site = s1\n2026-06-01 02:00 ERROR forged \u202ex")
+    assert reason.isprintable()
+    assert len(reason) < 200
+
+
 def test_a_site_with_few_frauds_cannot_block():
     blind = np.where(where("site_id", "s3"), 0.1, SCORES)
     fraud = int((LABELS & where("site_id", "s3")).sum())

@@ -554,6 +554,8 @@ def test_a_decision_is_told_in_one_sentence() -> None:
     expected = "Activated: PR-AUC 0.81 is at least 0.70; better than the champion's 0.79."
     assert ACTIVATION.sentence == expected
     assert SKIPPED.sentence == "Skipped: 99 records, 100 are needed."
+    hostile = replace(SKIPPED, reasons=("site a\n2026 ERROR \x1b[2J\u202e", "more"))
+    assert hostile.sentence == r"Skipped: site a\n2026 ERROR \x1b[2J\u202e; more."
     assert ROLL_BACK.sentence == "Rolled back from v3 to v2 by Ana: too many alarms."
     assert replace(ROLL_BACK, verdict="override", decided_by="{was}").sentence == (
         "Override: v2 activated by {was}: too many alarms."

@@ -9,6 +9,7 @@ import polars as pl
 from fraud_assets.compute.activation import Champion
 from fraud_assets.compute.evaluation import PUBLISHED
 from fraud_assets.compute.evidence import COMPARED
+from fraud_assets.domain.text import shown as as_text
 from fraud_assets.storage.ledger import Entry
 
 ACTIVE_MODEL = dg.AssetKey("active_model")
@@ -54,7 +55,7 @@ def observed(tenant: str, metadata: Mapping[str, dg.MetadataValue | str]) -> dg.
 
 
 def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
-    """A small frame as a table. Cells are shown as text, never as Markdown: they may hold hostile input."""
+    """A small frame as a table. Cells are shown as text, never as Markdown, and are short: they may hold hostile input."""
     records = [
         dg.TableRecord(data={name: _cell(cell) for name, cell in row.items()}) for row in frame.to_dicts()
     ]
@@ -65,7 +66,7 @@ def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
 def _cell(value: object) -> str | int | float | bool | None:
     if isinstance(value, float):
         return float(f"{value:.4g}")
-    return value if isinstance(value, str | int | bool | None) else str(value)
+    return value if isinstance(value, int | bool | None) else as_text(str(value))
 
 
 def numbers(known: Mapping[str, float], names: Iterable[str]) -> Metadata:
