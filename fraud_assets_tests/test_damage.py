@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from fraud_assets import cycle
 from fraud_assets.domain.errors import ModelDamaged, TableDamaged
-from fraud_assets_tests.world import TONIGHT, World, company
+from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
 FOOTER = 4000
 """Bytes at the end of which Parquet's description takes most."""
@@ -32,7 +32,7 @@ at_any_offset = given(at=st.integers(0, 2**31), bits=st.integers(1, 255))
 @pytest.fixture
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
     made = World(tmp_path, instance, acme=company("acme", records=200))
-    made.with_platform(overrides={"default": {"search_seconds": 0, "bootstrap_resamples": 100}})
+    made.with_platform(overrides=QUICK)
     made.now = TONIGHT
     cycle.refresh_profiles(made.platform, "acme")
     cycle.assemble_dataset(made.platform, "acme")

@@ -14,7 +14,7 @@ from fraud_assets.domain.schemas import SOURCE_TABLES, History
 from fraud_assets.orchestration import automation
 from fraud_assets.storage.source import Source
 from fraud_assets_tests import company_database
-from fraud_assets_tests.world import World, company
+from fraud_assets_tests.world import QUICK, World, company
 
 HOSTILE = (
     "'; DROP TABLE attendance_event; --\n\x1b[2J\r2026-06-01 ERROR forged <script>alert(1)</script> "
@@ -52,9 +52,7 @@ def test_hostile_text_goes_through_a_cycle_as_data(
     plain = company("acme", records=200)
     company_database.write(url, acme=hostile(plain), beta=company("beta", records=50))
     world, before = World(tmp_path / "home", instance), content(url)
-    world.with_platform(
-        source=Source(url), overrides={"default": {"search_seconds": 0, "bootstrap_resamples": 100}}
-    )
+    world.with_platform(source=Source(url), overrides=QUICK)
     made = world.cycle()
     assert made.records > 100
     assert made.sentence.isprintable()

@@ -18,7 +18,7 @@ from fraud_assets.domain.errors import RegistryUnreachable
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.builders import entry
-from fraud_assets_tests.world import TONIGHT, World, company
+from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 WRITES = ("register", "challenge", "append", "annotate", "set_champion")
@@ -62,6 +62,7 @@ class Mortal:
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
     """A tenant with a champion of a week ago and new data since."""
     made = World(tmp_path, instance, acme=company("acme", until=TONIGHT))
+    made.with_platform(overrides=QUICK)
     assert made.cycle().sentence.startswith("Activated")
     made.source.histories["acme"] = company("acme", until=TONIGHT + WEEK)
     made.now = TONIGHT + WEEK

@@ -25,6 +25,8 @@ from fraud_assets_tests.fakes import FakeRegistry
 
 TONIGHT = datetime(2026, 6, 1, 2, tzinfo=UTC)
 """The start of a cycle."""
+QUICK = {"default": {"search_seconds": 0, "bootstrap_resamples": 100}}
+"""Settings under which a night trains quickly, where the model is not the point."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How a stranger's text is shown: an id, a name, a reason, a driver's words. No markup: Markdown is the card's."""
+"""How a stranger's text is shown: an id, a name, a reason, a driver's words. No Markdown."""
 
 from typing import Final
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from fraud_assets.cycle import CYCLE_STAGES
-from fraud_assets_tests.world import TONIGHT, World, company
+from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_back_between_two_ticks_of_the_day_asks_for_nothing(
 
 
 def test_a_cycle_that_is_repeated_by_a_clock_set_back_decides_nothing_twice(world: World) -> None:
-    world.with_platform(overrides={"default": {"search_seconds": 0, "bootstrap_resamples": 100}})
+    world.with_platform(overrides=QUICK)
     first = world.cycle(TONIGHT + 24 * HOUR + 10 * MINUTE)
     # Now it is before the start of that cycle again: the stages are those of the night before.
     world.cycle(TONIGHT + 23 * HOUR + 10 * MINUTE)

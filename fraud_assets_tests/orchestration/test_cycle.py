@@ -16,7 +16,7 @@ from fraud_assets.domain.errors import RegistryError, SourceUnreachable
 from fraud_assets.domain.schemas import FEATURES, History
 from fraud_assets_tests.builders import history
 from fraud_assets_tests.fakes import FakeRegistry
-from fraud_assets_tests.world import TONIGHT, World, company, with_events, with_verdicts
+from fraud_assets_tests.world import QUICK, TONIGHT, World, company, with_events, with_verdicts
 
 WEEK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
@@ -40,7 +40,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
-    return World(tmp_path, instance, acme=company("acme"))
+    made = World(tmp_path, instance, acme=company("acme"))
+    made.with_platform(overrides=QUICK)
+    return made
 
 
 def failures(result: dg.ExecuteInProcessResult) -> list[str]:

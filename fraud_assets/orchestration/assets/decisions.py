@@ -55,7 +55,7 @@ def observed(tenant: str, metadata: Mapping[str, dg.MetadataValue | str]) -> dg.
 
 
 def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
-    """A small frame as a table. Cells are shown as text, never as Markdown, and are short: they may hold hostile input."""
+    """A small frame as a table. Cells are short text, never Markdown: they may hold hostile input."""
     records = [
         dg.TableRecord(data={name: _cell(cell) for name, cell in row.items()}) for row in frame.to_dicts()
     ]
