@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fraud_assets.compute import pictures
 from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.postgres import fresh_database, postgres_server
 
@@ -49,6 +50,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster of this test's own, in memory."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is drawn, which takes half of a small tenant's night; its files are there as always."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: {f"{number}.png": b"drawn" for number in range(4)})
+    monkeypatch.setattr(pictures, "feature_importance", lambda *_: b"drawn")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from fraud_assets import cycle
 from fraud_assets.domain.errors import ModelDamaged, TableDamaged
 from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FOOTER = 4000
 """Bytes at the end of which Parquet's description takes most."""
 PLACES = {

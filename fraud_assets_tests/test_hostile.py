@@ -16,6 +16,8 @@ from fraud_assets.storage.source import Source
 from fraud_assets_tests import company_database
 from fraud_assets_tests.world import QUICK, World, company
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HOSTILE = (
     "'; DROP TABLE attendance_event; --\n\x1b[2J\r2026-06-01 ERROR forged <script>alert(1)</script> "
     "[x](javascript:x) ../../../etc/passwd {0.__class__} %s $1 \u202e\U0001f600"

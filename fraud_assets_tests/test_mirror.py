@@ -20,6 +20,8 @@ from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.builders import entry
 from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 WRITES = ("register", "challenge", "append", "annotate", "set_champion")
 ANA = stewardship.Word("Ana", "too many alarms")

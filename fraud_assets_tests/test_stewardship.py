@@ -14,6 +14,8 @@ from fraud_assets.storage.ledger import Entry
 from fraud_assets_tests.builders import entry, history, submission
 from fraud_assets_tests.world import TONIGHT, World, company
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 ANA = Word("Ana", "too many alarms at the depot")
 

@@ -13,6 +13,8 @@ from fraud_assets.orchestration import checks
 from fraud_assets_tests.builders import entry, history, training_dataset
 from fraud_assets_tests.world import TONIGHT, World
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NOBODY = history(as_read=True)
 WEEK, MINUTE = timedelta(days=7), timedelta(minutes=1)
 SOUND = dg.AssetCheckKey(dg.AssetKey("behavioural_profiles"), "source_rows_are_sound")

@@ -9,6 +9,8 @@ import pytest
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 

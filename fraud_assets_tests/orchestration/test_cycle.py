@@ -18,6 +18,8 @@ from fraud_assets_tests.builders import history
 from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import QUICK, TONIGHT, World, company, with_events, with_verdicts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WEEK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
