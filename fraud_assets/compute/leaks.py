@@ -68,7 +68,7 @@ def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
 def _views(
     feature: pl.Series, labels: Labels, has_before: pl.Series
 ) -> Iterator[tuple[str, Labels, pl.Series]]:
-    """How a feature may tell the outcome, in words, with the labels and the scores; made as they are asked."""
+    """How a feature may tell the outcome, in words, with labels and scores; each made when asked for."""
     numbers = _numbers(feature)
     yield "", labels, numbers
     yield " by being known", labels, feature.is_not_null().cast(pl.Float64)
