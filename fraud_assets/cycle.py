@@ -356,7 +356,7 @@ def fitted(stored: StoredDataset, rules: Settings) -> tuple[training.Split, trai
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
     split, model = fitted(stored, rules)
     scores = training.score(model.content, split.holdout, threads=rules.threads)
-    simpler = rivals.scores(split.train, split.holdout)
+    simpler = rivals.scores(split.train, split.holdout, rules)
     found = evidence.gather(split.holdout, scores, simpler, rules)
     drawn = pictures.draw(split.holdout, scores, simpler, rules)
     drawn["feature_importance.png"] = pictures.feature_importance(training.importance(model))
@@ -403,7 +403,7 @@ def _evidence(
     rules = platform.settings(tenant)
     split = training.split(stored.frame, rules, stored.gap(rules))
     scores = _scores(platform, tenant, candidate.version, candidate.digest, split.holdout)
-    simpler = rivals.scores(split.train, split.holdout)
+    simpler = rivals.scores(split.train, split.holdout, rules)
     champion, damage = _champion_on(platform, tenant, split.holdout)
     return evidence.gather(split.holdout, scores, simpler, rules, champion), damage
 

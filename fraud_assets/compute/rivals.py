@@ -3,7 +3,7 @@
     constant             knows nothing; its PR-AUC is the share of fraud
     face check rule      the more doubtful the face, the more suspicious; no face check: not suspicious
     location rule        mock location, or a speed since the last fix that no traveller reaches
-    logistic regression  linear in all features, fitted on the training part
+    logistic regression  linear in all features, fitted on the training part, or on a sample of a large one
 
 What is not known never makes a rule fire. Only the regression fills gaps, with the median of the training
 part and a flag that the value was missing; nobody else sees these values.
@@ -21,6 +21,7 @@ import polars as pl
 from fraud_assets.compute import training
 from fraud_assets.compute.bootstrap import Numbers
 from fraud_assets.domain.schemas import FEATURES
+from fraud_assets.domain.settings import Settings
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -31,7 +32,7 @@ AIRLINER_KMH: Final = 900.0
 _SOURCE: Final = FEATURES.index("entry_source")
 
 
-def scores(train: pl.DataFrame, holdout: pl.DataFrame) -> dict[str, Numbers]:
+def scores(train: pl.DataFrame, holdout: pl.DataFrame, settings: Settings) -> dict[str, Numbers]:
     """Each rival's ranking of `holdout`, by name; both parts have the schema TrainingDataset.
 
     `train` has both classes, and its rows may come in any order.
@@ -40,7 +41,7 @@ def scores(train: pl.DataFrame, holdout: pl.DataFrame) -> dict[str, Numbers]:
         "a constant": np.zeros(holdout.height),
         "the face check rule": face_check(holdout),
         "the location rule": location(holdout),
-        "logistic regression": _regression(train.sort("punch_in_at", "event_id"), holdout),
+        "logistic regression": _regression(train, holdout, settings.rival_records),
     }
 
 
@@ -56,13 +57,29 @@ def location(frame: pl.DataFrame) -> Numbers:
     return frame.select(pl.max_horizontal(faked, speed)).to_series().to_numpy()
 
 
-def _regression(train: pl.DataFrame, holdout: pl.DataFrame) -> Numbers:
-    """The log-odds of fraud. One thread, so that the bits do not depend on the machine's."""
+def _regression(train: pl.DataFrame, holdout: pl.DataFrame, records: int) -> Numbers:
+    """The log-odds of fraud. One thread, so that the bits do not depend on the machine's.
+
+    No more than `records` rows are in memory as the regression sees them, a few hundred bytes each.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        fitted = _pipeline().fit(training.matrix(train), train["is_fraud"].to_numpy())
-        return np.asarray(fitted.decision_function(training.matrix(holdout)), dtype=np.float64)
+        rows = _sample(train, records).sort("punch_in_at", "event_id")
+        fitted = _pipeline().fit(training.matrix(rows), rows["is_fraud"].to_numpy())
+        parts = holdout.iter_slices(records)
+        return np.concatenate([fitted.decision_function(training.matrix(part)) for part in parts])
+
+
+def _sample(train: pl.DataFrame, records: int) -> pl.DataFrame:
+    """`records` rows at even distances in time within each class; all of them if there are no more.
+
+    The share of fraud stays what it is, to a record, and the first and the last row keep both classes in.
+    """
+    if train.height <= records:
+        return train
+    by_class = train.select(pl.arg_sort_by("is_fraud", "punch_in_at", "event_id")).to_series()
+    return train[by_class[np.linspace(0, train.height - 1, records).round().astype(np.int64)]]
 
 
 def _pipeline() -> "Pipeline":

@@ -123,6 +123,11 @@ class Settings(BaseModel):
         default=0.90,
         description="Share of resamples in which the candidate must be better than each simpler model.",
     )
+    rival_records: int = Field(
+        default=200_000,
+        ge=2,
+        description="Training records that the logistic regression is fitted on, at most; more: a sample.",
+    )
     slice_minimum_records: int = Field(
         default=50, ge=1, description="Fewer held-out records in a slice: it is not reported."
     )

@@ -83,5 +83,5 @@ def test_a_model_that_was_fitted_on_noise_is_not_activated(seed: int):
     )
     parts = training.split(frame, RULES, timedelta(0))
     scores = training.score(training.fit(parts.train, RULES).content, parts.holdout)
-    found = evidence.gather(parts.holdout, scores, rivals.scores(parts.train, parts.holdout), RULES)
+    found = evidence.gather(parts.holdout, scores, rivals.scores(parts.train, parts.holdout, RULES), RULES)
     assert activation.decide(found, RULES).verdict is not Verdict.ACTIVATE

@@ -42,7 +42,7 @@ def parts(tenant: str) -> training.Split:
 def found(tenant: str) -> Evidence:
     train, holdout = parts(tenant).train, parts(tenant).holdout
     scores = training.score(training.fit(train, SETTINGS).content, holdout)
-    return evidence.gather(holdout, scores, rivals.scores(train, holdout), SETTINGS)
+    return evidence.gather(holdout, scores, rivals.scores(train, holdout, SETTINGS), SETTINGS)
 
 
 def alone(tenant: str, feature: str) -> float:
