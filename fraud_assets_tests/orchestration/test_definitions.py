@@ -13,6 +13,7 @@ from fraud_assets.cli import PROJECT
 from fraud_assets.cycle import CYCLE_STAGES
 from fraud_assets.definitions import build_definitions, defs
 from fraud_assets.orchestration.partitions import tenants
+from fraud_assets.orchestration.queue import LONG
 from fraud_assets.storage.platform import Platform
 
 KINDS = {
@@ -122,7 +123,11 @@ def test_the_instance_on_ray_differs_in_its_launcher_and_in_how_many_runs_it_wai
     served, spread = configured("deploy/postgres/dagster.yaml"), configured("deploy/ray/dagster.yaml")
     for instance, launcher in ((served, "WarmRunLauncher"), (spread, "RayRunLauncher")):
         assert instance.pop("run_launcher")["class"] == launcher
-        del instance["concurrency"]["runs"]["max_concurrent_runs"]
+        runs = instance["concurrency"]["runs"]
+        assert runs["tag_concurrency_limits"].pop() == {
+            "key": LONG,
+            "limit": runs.pop("max_concurrent_runs") // 2,
+        }
         del instance["run_monitoring"]["start_timeout_seconds"]
     assert spread == served
 
