@@ -57,23 +57,27 @@ def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
     labels, guards = dataset["is_fraud"][order].to_numpy(), dataset["guard_id"][order]
     # A guard's first event has no step, and says nothing.
     has_before = (guards == guards.shift()).fill_null(value=False)
+    stepping = labels[has_before.to_numpy()]
     # One feature at a time: all of them as numbers are several times the dataset.
     for name in FEATURES:
-        for how, of, view in _views(dataset[name][order], labels, has_before):
+        for how, of, view in _views(dataset[name][order], labels, has_before, stepping):
             if _tells(of, settings) and (found := _separation(of, view)) >= _too_good(of, settings):
                 yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
                 break
 
 
 def _views(
-    feature: pl.Series, labels: Labels, has_before: pl.Series
+    feature: pl.Series, labels: Labels, has_before: pl.Series, stepping: Labels
 ) -> Iterator[tuple[str, Labels, pl.Series]]:
-    """How a feature may tell the outcome, in words, with labels and scores; each made when asked for."""
+    """How a feature may tell the outcome, in words, with labels and scores; each made when asked for.
+
+    `stepping`: the labels of the events that `has_before` names.
+    """
     numbers = _numbers(feature)
     yield "", labels, numbers
     yield " by being known", labels, feature.is_not_null().cast(pl.Float64)
     steps = (numbers - numbers.shift()).filter(has_before)
-    yield " by its step since the guard's event before", labels[has_before.to_numpy()], steps
+    yield " by its step since the guard's event before", stepping, steps
 
 
 def _tells(labels: Labels, settings: Settings) -> bool:

@@ -31,22 +31,12 @@ WORKER_TAG = ".dagster/fraud_assets_worker"
 
 PRELOADED = (
     *("dagster._cli.api", "dagster._core.instance.factory", "dagster._core.execution.plan.active"),
-    *(
-        "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
-        "dagster._utils.test.definitions",
-    ),
-    *(
-        "dagster._core.executor.in_process",
-        "dagster._core.workspace.autodiscovery",
-        "upath.implementations.local",
-    ),
+    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
+    *("dagster._core.executor.in_process", "dagster._core.workspace.autodiscovery"),
     *("dagster._core.storage.local_compute_log_manager", "dagster._core.storage.sqlite_storage"),
-    *("dagster_postgres", "sqlalchemy.dialects.sqlite", "psycopg2.extras"),
-    *(
-        "mlflow.artifacts",
-        "mlflow.store.tracking.sqlalchemy_store",
-        "mlflow.tracking.request_header.registry",
-    ),
+    *("dagster._utils.test.definitions", "dagster_postgres", "upath.implementations.local"),
+    *("sqlalchemy.dialects.sqlite", "psycopg2.extras", "mlflow.artifacts"),
+    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.request_header.registry"),
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.PngImagePlugin"),
     *("xgboost", "sklearn.linear_model", "sklearn.metrics", "sklearn.compose", "sklearn.impute"),
     *("scipy.sparse", "numba", "holidays.countries"),

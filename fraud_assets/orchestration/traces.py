@@ -58,7 +58,6 @@ def erase(instance: dg.DagsterInstance, tenant: str, log_folder: Path) -> int:
     for folder in (log_folder, Path(instance.storage_directory())):
         logs.blank(folder, mentions)
     for run in runs:
-        instance.compute_log_manager.delete_logs(prefix=[run])
         _erase_run(instance, run)
     _erase_events(instance, tenant)
     _erase_ticks(instance, tenant)
@@ -76,7 +75,6 @@ def prune(instance: dg.DagsterInstance, ended_before: datetime) -> tuple[int, in
     newest = _newest_runs(instance)
     deleted = [run for run in old if run not in newest]
     for run in deleted:
-        instance.compute_log_manager.delete_logs(prefix=[run])
         _erase_run(instance, run)
     return len(deleted), len(old) - len(deleted)
 
@@ -98,7 +96,8 @@ def _runs(instance: dg.DagsterInstance, tenant: str) -> Sequence[dg.DagsterRun]:
 
 
 def _erase_run(instance: dg.DagsterInstance, run: str) -> None:
-    """Its events first: as long as the run itself is there, it is found again after a crash."""
+    """Its logs and events first: as long as the run itself is there, it is found again after a crash."""
+    instance.compute_log_manager.delete_logs(prefix=[run])
     events = cast("Any", instance.event_log_storage)
     events.delete_events(run)
     with events.index_connection() as connection:

@@ -83,7 +83,6 @@ class Tables:
         read. Nothing tells here that a file was altered and can still be read.
         """
         self.facts(tenant, kind, version)
-        is_newest = version in {None, self.version(tenant, kind)}
         try:
             _require_inside(Path(self._path(tenant, kind)), version)
             # polars' own reader misses files under a folder with a space or an accent (polars #20944).
@@ -91,7 +90,7 @@ class Tables:
             return _as_written(stored, kind)
         except _UNREADABLE as error:
             # The files of an older version may have been pruned.
-            if isinstance(error, FileNotFoundError) and not is_newest:
+            if isinstance(error, FileNotFoundError) and version not in {None, self.version(tenant, kind)}:
                 raise self._not_found(tenant, kind, version) from error
             raise _damaged(tenant, kind, error) from error
 

@@ -27,14 +27,7 @@ ORIGIN = RemoteJobOrigin(
 NOWHERE = cast("BaseWorkspaceRequestContext", None)
 
 
-@dg.op
-def nothing() -> None:
-    """Takes some milliseconds."""
-
-
-@dg.job
-def night() -> None:
-    nothing()
+night = dg.GraphDefinition(name="night").to_job()
 
 
 @pytest.fixture

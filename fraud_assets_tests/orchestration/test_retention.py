@@ -24,14 +24,7 @@ def is_sound() -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True)
 
 
-@dg.op
-def nothing() -> None:
-    """Of no tenant."""
-
-
-@dg.job
-def of_nobody() -> None:
-    nothing()
+of_nobody = dg.GraphDefinition(name="of_nobody").to_job()
 
 
 @pytest.fixture
