@@ -17,6 +17,7 @@ import xgboost
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from fraud_assets.compute import training
+from fraud_assets.compute.records import matrix
 from fraud_assets.domain.schemas import ENTRY_SOURCES, FEATURES
 from fraud_assets.domain.settings import Settings
 
@@ -93,8 +94,8 @@ def _fixed(imbalance: float) -> Fit:
         labels = train["is_fraud"].cast(pl.Float32).to_numpy()
         weight = ((1 - labels).sum() / labels.sum()) ** imbalance
         parameters = OF_DECISION_3 | {"base_score": 0.5, "scale_pos_weight": weight}
-        booster = xgboost.train(parameters, xgboost.DMatrix(training.matrix(train), labels, nthread=1), 300)
-        return booster.predict(xgboost.DMatrix(training.matrix(later), nthread=1))
+        booster = xgboost.train(parameters, xgboost.DMatrix(matrix(train), labels, nthread=1), 300)
+        return booster.predict(xgboost.DMatrix(matrix(later), nthread=1))
 
     return fit
 
@@ -141,6 +142,7 @@ def _frame(values: np.ndarray, is_fraud: np.ndarray) -> pl.DataFrame:
         columns
         | {
             "entry_source": pl.Series([ENTRY_SOURCES[source] for source in sources]),
+            "guard_id": ["g"] * is_fraud.size,
             "event_id": [f"e{number:07d}" for number in range(is_fraud.size)],
             "punch_in_at": [start + number * step for number in range(is_fraud.size)],
             "is_fraud": is_fraud,

@@ -19,7 +19,6 @@ from fraud_assets.compute import (
     dataset,
     delay,
     evidence,
-    leaks,
     pictures,
     profiles,
     quality,
@@ -36,6 +35,7 @@ from fraud_assets.storage import provenance
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.spool import Spool
+from fraud_assets.stored import StoredDataset, fitted, leaked, made_from, opened, require, shortage, split
 
 CYCLE_STAGES = ("behavioural_profiles", "training_dataset", "trained_model", "active_model")
 """In the order in which they run."""
@@ -82,36 +82,6 @@ class RowsSetAside:
     shares: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class StoredDataset:
-    """A version of a tenant's training dataset, as read back.
-
-    `set_aside` says which events were set aside before it was assembled; None: there were none.
-    `label_delay_days` is None if it was made by an earlier release.
-    """
-
-    frame: pl.DataFrame
-    version: int
-    as_of: datetime
-    digest: str
-    set_aside: str | None
-    window_start: datetime | None = None
-    label_delay_days: float | None = None
-
-    @property
-    def fraud(self) -> int:
-        """Records that are fraud."""
-        return int(self.frame["is_fraud"].sum())
-
-    def gap(self, rules: Settings) -> timedelta:
-        """Between training part and holdout: the label delay as it was measured with the dataset.
-
-        `maturity_days` for a dataset of an earlier release, which did not measure it.
-        """
-        days = rules.maturity_days if self.label_delay_days is None else self.label_delay_days
-        return timedelta(days=days)
-
-
 def refresh_profiles(platform: Platform, tenant: str) -> ProfilesMade:
     """Profiles of every active guard at the cycle's start, and the weekly ones behind the dataset."""
     as_of, rules = platform.cycle_start(tenant), platform.settings(tenant)
@@ -150,16 +120,8 @@ def _profiles(platform: Platform, tenant: str) -> pl.DataFrame:
     """Raises TableNotFound, and TableDamaged; an earlier release did not keep their digest."""
     facts, stored = platform.tables.facts(tenant, "profiles"), platform.tables.read(tenant, "profiles")
     if digest := facts.get("digest"):
-        _require(digest, stored, f"profiles of {tenant}", "behavioural_profiles")
+        require(digest, stored.lazy(), f"profiles of {tenant}", "behavioural_profiles")
     return stored
-
-
-def _require(digest: str, stored: pl.DataFrame, what: str, asset: str) -> None:
-    """Delta keeps no checksums: a file that was altered may be read without an error."""
-    if (found := dataset.digest(stored.lazy())) != digest:
-        raise TableDamaged(
-            f"expected {what} with SHA-256 {digest:.12}, got {found:.12} (altered); materialize {asset} again"
-        )
 
 
 def _shares_before(platform: Platform, tenant: str, as_of: datetime) -> pl.DataFrame:
@@ -256,57 +218,9 @@ def _store_dataset(platform: Platform, tenant: str, frame: pl.LazyFrame, facts: 
     if version is not None:
         with suppress(TableDamaged):
             if platform.tables.facts(tenant, "training_dataset", version) == facts:
-                read_whole_dataset(platform, tenant, version)
-                return version
+                with opened(platform, tenant, version):
+                    return version
     return platform.tables.write(tenant, "training_dataset", frame, facts)
-
-
-def read_dataset(platform: Platform, tenant: str, version: int | None = None) -> StoredDataset:
-    """The newest version, or the one named. Raises TableNotFound."""
-    found = platform.tables.version(tenant, "training_dataset") if version is None else version
-    if found is None:
-        raise TableNotFound(
-            f"expected a training dataset of {tenant}, found none; materialize training_dataset first"
-        )
-    facts = platform.tables.facts(tenant, "training_dataset", found)
-    frame = platform.tables.read(tenant, "training_dataset", found)
-    as_of = datetime.fromisoformat(facts["as_of"])
-    since, days = facts.get("window_start"), facts.get("label_delay_days")
-    return StoredDataset(
-        frame,
-        found,
-        as_of,
-        facts["digest"],
-        facts.get("set_aside") or None,
-        datetime.fromisoformat(since) if since else None,
-        float(days) if days else None,
-    )
-
-
-def read_whole_dataset(platform: Platform, tenant: str, version: int | None = None) -> StoredDataset:
-    """As `read_dataset`, for whoever trains or decides on it. Raises TableDamaged if it was altered."""
-    stored = read_dataset(platform, tenant, version)
-    name = f"version {stored.version} of the training dataset of {tenant}"
-    _require(stored.digest, stored.frame, name, "training_dataset")
-    return stored
-
-
-def shortage(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
-    """Why the dataset cannot be trained on, and what was set aside; the one gate of check and training.
-
-    Empty: it can be trained on.
-    """
-    reason = dataset.shortage(stored.frame.height, stored.fraud, rules) or training.one_sided(
-        stored.frame, rules, stored.gap(rules)
-    )
-    if reason is None:
-        return ()
-    return (reason, stored.set_aside) if stored.set_aside else (reason,)
-
-
-def leaked(stored: StoredDataset, rules: Settings) -> tuple[str, ...]:
-    """What in the dataset knows more than could be known: nothing is trained on it. Empty: nothing does."""
-    return tuple(f"the dataset has a leak: {leak}" for leak in leaks.find(stored.frame, stored.as_of, rules))
 
 
 def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | Entry:
@@ -314,20 +228,16 @@ def train(platform: Platform, tenant: str, run_id: str | None) -> Candidate | En
 
     A model that was made from the same dataset in the same way is found again, not made again.
     """
-    stored, rules = read_whole_dataset(platform, tenant), platform.settings(tenant)
-    if reasons := shortage(stored, rules) or leaked(stored, rules):
-        return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
-    facts = _named(stored)
-    found = platform.registry.find(tenant, made_from(stored, rules))
-    if found and platform.registry.damage(tenant, found.version, found.digest) is None:
-        return platform.registry.challenge(tenant, found, facts)
-    facts |= made_from(stored, rules) | _made_with(rules) | {"dagster_run_id": run_id or ""}
-    return platform.registry.register(tenant, _submission(stored, rules, facts))
-
-
-def made_from(stored: StoredDataset, rules: Settings) -> dict[str, str]:
-    """What decides which model comes out: the same data and way of training give the same one."""
-    return {"dataset_digest": stored.digest, "training": training.fingerprint(rules, stored.gap(rules))}
+    with opened(platform, tenant) as stored:
+        rules = platform.settings(tenant)
+        if reasons := shortage(stored, rules) or leaked(stored, rules):
+            return _recorded(platform, tenant, stored, NOT_TRAINED, reasons, run_id)
+        facts = _named(stored)
+        found = platform.registry.find(tenant, made_from(stored, rules))
+        if found and platform.registry.damage(tenant, found.version, found.digest) is None:
+            return platform.registry.challenge(tenant, found, facts)
+        facts |= made_from(stored, rules) | _made_with(rules) | {"dagster_run_id": run_id or ""}
+        return platform.registry.register(tenant, _submission(stored, rules, facts))
 
 
 def _named(stored: StoredDataset) -> dict[str, str]:
@@ -346,22 +256,16 @@ def _made_with(rules: Settings) -> dict[str, str]:
     return {**provenance.of_code(), "seed": str(rules.seed), "settings": rules.model_dump_json()}
 
 
-def fitted(stored: StoredDataset, rules: Settings) -> tuple[training.Split, training.Model]:
-    """The one way from a dataset to its model; `train` and whoever makes a model again go through it."""
-    gap = stored.gap(rules)
-    split = training.split(stored.frame, rules, gap)
-    return split, training.fit(split.train, rules, gap)
-
-
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
-    split, model = fitted(stored, rules)
-    scores = training.score(model.content, split.holdout, threads=rules.threads)
-    simpler = rivals.scores(split.train, split.holdout, rules)
-    found = evidence.gather(split.holdout, scores, simpler, rules)
-    drawn = pictures.draw(split.holdout, scores, simpler, rules)
+    parts, model = split(stored, rules), fitted(stored, rules)
+    scores = training.score(model.content, parts.holdout.rows, threads=rules.threads)
+    simpler = rivals.scores(parts.train.rows, parts.holdout.rows, rules)
+    judged = evidence.judged(parts.holdout.rows)
+    found = evidence.gather(judged, scores, simpler, rules)
+    drawn = pictures.draw(judged, scores, simpler, rules)
     drawn["feature_importance.png"] = pictures.feature_importance(training.importance(model))
     files = {**drawn, "slices.csv": found.slices.write_csv().encode()}
-    return Submission(model, found.candidate, stored.digest, facts, split.train, split.holdout, files)
+    return Submission(model, found.candidate, stored.digest, facts, parts.train, parts.holdout, files)
 
 
 def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
@@ -378,22 +282,21 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
     if in_force := _in_force(platform, tenant, candidate):
         mirror.show(platform, in_force)
         return in_force
-    rules = platform.settings(tenant)
-    stored = read_whole_dataset(platform, tenant, int(candidate.tags["dataset_version"]))
-    found, damage = _evidence(platform, tenant, candidate, stored)
-    decision = _not_again(platform, tenant, candidate, activation.decide(found, rules))
-    entry = _recorded(
-        platform,
-        tenant,
-        stored,
-        decision.verdict,
-        (*decision.reasons, *damage),
-        run_id,
-        candidate,
-        found.as_dict(),
-    )
+    with opened(platform, tenant, int(candidate.tags["dataset_version"])) as stored:
+        entry = _decided(platform, tenant, candidate, stored, run_id)
     mirror.show(platform, entry)
     return entry
+
+
+def _decided(
+    platform: Platform, tenant: str, candidate: Candidate, stored: StoredDataset, run_id: str | None
+) -> Entry:
+    """The decision on `candidate`, by the dataset that it was made from, and recorded."""
+    found, damage = _evidence(platform, tenant, candidate, stored)
+    rules = platform.settings(tenant)
+    decision = _not_again(platform, tenant, candidate, activation.decide(found, rules))
+    reasons, numbers = (*decision.reasons, *damage), found.as_dict()
+    return _recorded(platform, tenant, stored, decision.verdict, reasons, run_id, candidate, numbers)
 
 
 def _evidence(
@@ -401,11 +304,12 @@ def _evidence(
 ) -> tuple[Evidence, tuple[str, ...]]:
     """What is held for and against `candidate`; a damaged champion counts as none, with the reason."""
     rules = platform.settings(tenant)
-    split = training.split(stored.frame, rules, stored.gap(rules))
-    scores = _scores(platform, tenant, candidate.version, candidate.digest, split.holdout)
-    simpler = rivals.scores(split.train, split.holdout, rules)
-    champion, damage = _champion_on(platform, tenant, split.holdout)
-    return evidence.gather(split.holdout, scores, simpler, rules, champion), damage
+    parts = split(stored, rules)
+    holdout = parts.holdout.rows
+    scores = _scores(platform, tenant, candidate.version, candidate.digest, holdout)
+    simpler = rivals.scores(parts.train.rows, holdout, rules)
+    champion, damage = _champion_on(platform, tenant, holdout)
+    return evidence.gather(evidence.judged(holdout), scores, simpler, rules, champion), damage
 
 
 def _in_force(platform: Platform, tenant: str, candidate: Candidate) -> Entry | None:
@@ -431,7 +335,7 @@ def _not_again(
 
 
 def _champion_on(
-    platform: Platform, tenant: str, holdout: pl.DataFrame
+    platform: Platform, tenant: str, holdout: pl.LazyFrame
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The champion's scores of the candidate's holdout; a damaged one counts as none, with the reason."""
     champion = platform.champion(tenant)
@@ -443,7 +347,7 @@ def _champion_on(
         return None, (f"champion v{champion.version} is not compared: {error}",)
 
 
-def _scores(platform: Platform, tenant: str, version: int, digest: str, holdout: pl.DataFrame) -> np.ndarray:
+def _scores(platform: Platform, tenant: str, version: int, digest: str, holdout: pl.LazyFrame) -> np.ndarray:
     content = platform.registry.load(tenant, version, digest)
     return training.score(content, holdout, threads=platform.settings(tenant).threads)
 
@@ -466,8 +370,8 @@ def _recorded(
         cycle_started_at=stored.as_of,
         verdict=verdict,
         reasons=reasons,
-        records=stored.frame.height,
-        fraud=stored.fraud,
+        records=stored.whole.records,
+        fraud=stored.whole.fraud,
         model_version=candidate and candidate.version,
         model_digest=candidate and candidate.digest,
         pr_auc=(numbers or {}).get("pr_auc"),

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fraud_assets import cycle, mirror
+from fraud_assets import mirror, stored
 from fraud_assets.compute import dataset
 from fraud_assets.compute.activation import Candidate
 from fraud_assets.compute.training import features_digest
@@ -22,6 +22,7 @@ from fraud_assets.domain.settings import Settings
 from fraud_assets.storage import provenance
 from fraud_assets.storage.ledger import ADOPT, OVERRIDE, ROLL_BACK, Entry
 from fraud_assets.storage.platform import Platform
+from fraud_assets.stored import StoredDataset
 
 LONGEST_REASON: Final = 500
 LONGEST_NAME: Final = 100
@@ -183,8 +184,10 @@ def rebuild(platform: Platform, tenant: str, version: int) -> Rebuilt:
     """
     recorded = platform.registry.version(tenant, version)
     rules = _settings(recorded)
-    stored = cycle.read_dataset(platform, tenant, int(recorded.tags["dataset_version"]))
-    _, model = cycle.fitted(stored, rules)
+    version_of_dataset = int(recorded.tags["dataset_version"])
+    with stored.opened(platform, tenant, version_of_dataset, even_if_altered=True) as found:
+        model = stored.fitted(found, rules)
+        differences = tuple(_differences(recorded.tags, found, rules))
     decided = [each for each in platform.ledger.history(tenant) if each.model_version == version]
     return Rebuilt(
         tenant=tenant,
@@ -192,7 +195,7 @@ def rebuild(platform: Platform, tenant: str, version: int) -> Rebuilt:
         # The ledger is the authority, as soon as it has heard of the version.
         recorded=(decided[-1].model_digest if decided else None) or recorded.digest,
         made=model.digest,
-        differences=tuple(_differences(recorded.tags, stored, rules)),
+        differences=differences,
     )
 
 
@@ -213,10 +216,10 @@ def _settings(recorded: Candidate) -> Settings:
         ) from error
 
 
-def _differences(then: Mapping[str, str], stored: cycle.StoredDataset, rules: Settings) -> Iterator[str]:
+def _differences(then: Mapping[str, str], found: StoredDataset, rules: Settings) -> Iterator[str]:
     """What may explain other bits: the code and the libraries, and data or settings that were altered."""
-    data = {"dataset_digest": dataset.digest(stored.frame.lazy())}
-    now = provenance.of_code() | cycle.made_from(stored, rules) | data
+    data = {"dataset_digest": dataset.digest(found.whole.rows)}
+    now = provenance.of_code() | stored.made_from(found, rules) | data
     for name in sorted({*now, *({"git_commit"} & {*then})}):
         before, after = then.get(name, "not known"), now.get(name, "not known")
         if before != after:

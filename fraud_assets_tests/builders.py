@@ -11,6 +11,7 @@ import polars as pl
 
 from fraud_assets.compute.activation import Submission
 from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.records import Part
 from fraud_assets.compute.training import Model
 from fraud_assets.domain.schemas import (
     FEATURES,
@@ -176,8 +177,8 @@ def submission(content: bytes = b"model one", **facts: str) -> Submission:
         metrics=Metrics(0.812345678901234, 0.6, 0.1 + 0.2, 0.03, 0.8, 0.9, 0.05, 200, 10),
         dataset_digest="d" * 64,
         facts={"cycle_started_at": "2026-03-09T02:00:00+00:00", **facts},
-        train=pl.DataFrame({"is_fraud": [True, False, False]}),
-        holdout=pl.DataFrame({"is_fraud": [True, False]}),
+        train=Part(pl.LazyFrame({"is_fraud": [True, False, False]}), 3, 1),
+        holdout=Part(pl.LazyFrame({"is_fraud": [True, False]}), 2, 1),
         pictures={"curve.png": b"\x89PNG picture"},
     )
 

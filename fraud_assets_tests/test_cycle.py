@@ -1,7 +1,7 @@
 """What a stage leaves behind when it is run again: nothing twice."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from fraud_assets import cycle
+from fraud_assets import cycle, stored
 from fraud_assets.compute import dataset
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import PUBLISHED
@@ -104,8 +104,9 @@ def test_another_cut_off_is_another_version_even_if_it_has_the_same_rows(world: 
     second = cycle.assemble_dataset(platform, "acme")
     assert second.digest == first.digest
     assert second.table_version == first.table_version + 1
-    assert cycle.read_dataset(platform, "acme").as_of == TONIGHT + DAY
-    assert cycle.read_dataset(platform, "acme", first.table_version).as_of == TONIGHT
+    for version, as_of in {None: TONIGHT + DAY, first.table_version: TONIGHT}.items():
+        with stored.opened(platform, "acme", version) as found:
+            assert found.as_of == as_of
 
 
 def test_an_outcome_that_arrives_late_changes_the_dataset_of_the_next_cycle_only(world: World) -> None:
@@ -183,35 +184,45 @@ def test_rows_set_aside_are_no_reason_where_there_are_enough_records(world: Worl
     latitude = pl.when(is_first).then(91.0).otherwise("latitude")
     world.source.histories["acme"] = with_events(COMPANY, latitude.alias("latitude"))
     trained(world)
-    stored = cycle.read_dataset(world.platform, "acme")
-    assert stored.set_aside == "5 of 200 attendance_event rows were set aside: latitude|max 5"
-    assert cycle.shortage(stored, world.platform.settings("acme")) == ()
+    with stored.opened(world.platform, "acme") as found:
+        assert found.set_aside == "5 of 200 attendance_event rows were set aside: latitude|max 5"
+        assert stored.shortage(found, world.platform.settings("acme")) == ()
 
 
 def test_a_dataset_of_an_earlier_release_does_not_know_what_was_set_aside(world: World) -> None:
     facts = {"as_of": (TONIGHT - DAY).isoformat(), "digest": "d" * 64}
     world.platform.tables.write("acme", "training_dataset", training_dataset(99), facts)
-    stored = cycle.read_dataset(world.platform, "acme")
     rules = world.platform.settings("acme")
-    assert cycle.shortage(stored, rules) == ("99 usable records, 100 are needed",)
+    with stored.opened(world.platform, "acme", even_if_altered=True) as found:
+        assert stored.shortage(found, rules) == ("99 usable records, 100 are needed",)
 
 
 class Noting(FakeRegistry):
-    """Keeps the last submission."""
+    """Keeps the last submission, with the last record trained on and the first held out.
+
+    Its parts can be read as long as it is registered.
+    """
 
     noted: Submission
+    edges: tuple[datetime, datetime]
 
     def register(self, tenant: str, submission: Submission) -> Candidate:
+        trained, held_out = (
+            part.rows.select("punch_in_at").collect().to_series()
+            for part in (submission.train, submission.holdout)
+        )
         self.noted = submission
+        self.edges = trained.sort()[-1], held_out.sort()[0]
         return super().register(tenant, submission)
 
 
 def with_delay(world: World, days: str | None) -> None:
     """The dataset of the cycle again, as if its label delay had been measured as `days`."""
-    stored = cycle.read_dataset(world.platform, "acme")
-    facts = {"as_of": stored.as_of.isoformat(), "digest": stored.digest}
+    tables = world.platform.tables
+    said = tables.facts("acme", "training_dataset")
+    facts = {name: said[name] for name in ("as_of", "digest")}
     told = facts if days is None else facts | {"label_delay_days": days}
-    world.platform.tables.write("acme", "training_dataset", stored.frame, told)
+    tables.write("acme", "training_dataset", tables.read("acme", "training_dataset"), told)
 
 
 @pytest.mark.parametrize(("days", "gap"), [("12.0", 12), ("0.0", 0), (None, 30)])
@@ -224,7 +235,7 @@ def test_the_label_delay_of_the_dataset_lies_between_training_and_holdout(
     trained(world)
     with_delay(world, days)
     cycle.train(world.platform, "acme", None)
-    latest, start = registry.noted.train["punch_in_at"][-1], registry.noted.holdout["punch_in_at"][0]
+    latest, start = registry.edges
     # An event every 14.4 hours.
     assert gap * DAY <= start - latest < (gap + 0.61) * DAY
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from fraud_assets import cycle
+from fraud_assets import cycle, stored
 from fraud_assets.domain.errors import ModelDamaged, TableDamaged
 from fraud_assets_tests.world import QUICK, TONIGHT, World, company
 
@@ -52,16 +52,15 @@ def altered(content: bytes, at: int, bits: int) -> bytes:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_altered_byte_of_a_dataset_changes_nothing_or_is_said(world: World, place: str) -> None:
-    path = newest(world, "training_dataset")
-    whole, stored = path.read_bytes(), cycle.read_dataset(world.platform, "acme").frame
+    path, tables = newest(world, "training_dataset"), world.platform.tables
+    whole, written = path.read_bytes(), tables.read("acme", "training_dataset")
 
     @any_place
     @at_any_offset
     def require(at: int, bits: int) -> None:
         path.write_bytes(altered(whole, PLACES[place](len(whole), at), bits))
-        with suppress(TableDamaged):
-            found = cycle.read_whole_dataset(world.platform, "acme").frame
-            assert_frame_equal(found, stored, check_exact=True)
+        with suppress(TableDamaged), stored.opened(world.platform, "acme") as found:
+            assert_frame_equal(found.whole.rows.collect(), written, check_exact=True)
 
     require()
 
@@ -90,7 +89,7 @@ def commit(world: World, action: str) -> Path:
 @pytest.mark.parametrize("action", ["commitInfo", "protocol", "metaData", "remove", "add"])
 def test_an_altered_byte_of_a_log_changes_nothing_or_is_said(world: World, action: str) -> None:
     path, tables = commit(world, action), world.platform.tables
-    whole, stored = path.read_bytes(), cycle.read_dataset(world.platform, "acme")
+    whole, written = path.read_bytes(), tables.read("acme", "training_dataset")
     facts = tables.facts("acme", "training_dataset")
     start = whole.index(f'{{"{action}"'.encode())
     end = (whole + b"\n").index(b"\n", start)
@@ -100,9 +99,9 @@ def test_an_altered_byte_of_a_log_changes_nothing_or_is_said(world: World, actio
     def require(at: int, bits: int) -> None:
         path.write_bytes(altered(whole, start + at % (end - start), bits))
         with suppress(TableDamaged):
-            found = cycle.read_whole_dataset(world.platform, "acme")
-            assert_frame_equal(found.frame, stored.frame, check_exact=True)
-            assert found.version == stored.version
+            with stored.opened(world.platform, "acme") as found:
+                assert_frame_equal(found.whole.rows.collect(), written, check_exact=True)
+                assert found.version == 1
             assert tables.facts("acme", "training_dataset") == facts
 
     require()
@@ -157,7 +156,7 @@ def test_a_log_that_names_a_file_of_another_tenant_reads_and_deletes_nothing_of_
 
     name_theirs("add")
     with pytest.raises(TableDamaged, match="lies outside of the table's folder; materialize it again"):
-        cycle.read_dataset(world.platform, "acme")
+        tables.read("acme", "training_dataset")
     for action in ("add", "remove"):
         name_theirs(action)
         tables.prune("acme", "training_dataset", keep=(), unused_for=timedelta(0))

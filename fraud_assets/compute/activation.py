@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
 
-import polars as pl
-
 from fraud_assets.compute import slices
 from fraud_assets.compute.bootstrap import Compared
 from fraud_assets.compute.evaluation import Metrics
 from fraud_assets.compute.evidence import Evidence
+from fraud_assets.compute.records import Part
 from fraud_assets.compute.training import Model, features_digest
 from fraud_assets.domain.settings import Settings
 
@@ -56,8 +55,8 @@ class Submission:
     metrics: Metrics
     dataset_digest: str
     facts: Mapping[str, str]
-    train: pl.DataFrame
-    holdout: pl.DataFrame
+    train: Part
+    holdout: Part
     pictures: Mapping[str, bytes]
 
     @property

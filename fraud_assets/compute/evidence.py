@@ -11,6 +11,7 @@ import polars as pl
 from fraud_assets.compute import bootstrap, evaluation, slices
 from fraud_assets.compute.bootstrap import Compared, Numbers
 from fraud_assets.compute.evaluation import Metrics
+from fraud_assets.compute.records import Records
 from fraud_assets.domain.settings import Settings
 
 COMPARED: Final = (
@@ -18,6 +19,12 @@ COMPARED: Final = (
     *("rival_pr_auc", "rival_gain", "rival_gain_low", "rival_gain_high"),
 )
 """Every name that `Evidence.as_dict` may give on top of `evaluation.PUBLISHED`."""
+
+
+_JUDGED: Final = (
+    *("guard_id", "punch_in_at", "event_id", "site_id", "is_fraud"),
+    *("hour_of_day", "profile_observations", "entry_source"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class Evidence:
         return self.candidate.as_dict() | compared
 
 
+def judged(holdout: Records) -> pl.DataFrame:
+    """What the evidence looks at of each held-out record besides its scores."""
+    return holdout.lazy().select(_JUDGED).collect()
+
+
 def gather(
     holdout: pl.DataFrame,
     scores: Numbers,
@@ -54,7 +66,7 @@ def gather(
     settings: Settings,
     champion_scores: Numbers | None = None,
 ) -> Evidence:
-    """The evidence on `scores`; every array has one number a row of `holdout`, schema TrainingDataset.
+    """The evidence on `scores`; every array has one number a row of `holdout`, which `judged` gives.
 
     `rival_scores` come from `rivals.scores`. The order of the rows changes nothing. Raises
     UnusableRecords as `evaluation.measure` does.

@@ -18,22 +18,34 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
+from fraud_assets.compute import records
 from fraud_assets.compute.bootstrap import Labels, Numbers, Places
+from fraud_assets.compute.records import Records
 from fraud_assets.domain.schemas import FEATURES, TrainingDataset
 from fraud_assets.domain.settings import Settings
 
 
-def find(dataset: pl.DataFrame, as_of: datetime, settings: Settings) -> tuple[str, ...]:
-    """Every leak of `dataset`, schema TrainingDataset, that was assembled from what was known at `as_of`."""
-    return (*_rows(dataset, as_of, settings), *_columns(dataset), *_features(dataset, settings))
+def find(dataset: Records, as_of: datetime, settings: Settings) -> tuple[str, ...]:
+    """Every leak of `dataset`, schema TrainingDataset, that was assembled from what was known at `as_of`.
+
+    A column is in memory at a time.
+    """
+    rows = records.laid_out(dataset)
+    return (*_rows(rows, as_of, settings), *_columns(rows), *_features(rows, settings))
 
 
-def _rows(dataset: pl.DataFrame, as_of: datetime, settings: Settings) -> Iterator[str]:
-    mature_until = as_of - timedelta(days=settings.maturity_days)
-    punched_in = dataset["punch_in_at"]
-    future = int((punched_in >= as_of).sum())
-    immature = int((punched_in > mature_until).sum()) - future
-    repeated = dataset.height - dataset["event_id"].n_unique()
+def _rows(dataset: pl.LazyFrame, as_of: datetime, settings: Settings) -> Iterator[str]:
+    mature_until, punched_in = as_of - timedelta(days=settings.maturity_days), pl.col("punch_in_at")
+    future, late, repeated = (
+        dataset.select(
+            (punched_in >= as_of).sum(),
+            late=(punched_in > mature_until).sum(),
+            repeated=pl.len() - pl.col("event_id").n_unique(),
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    immature = late - future
     if future:
         yield f"{_events(future)} of the future: punched in at the cut-off {as_of:%Y-%m-%d %H:%M} or later"
     if immature:
@@ -46,24 +58,27 @@ def _events(count: int) -> str:
     return f"{count} event is" if count == 1 else f"{count} events are"
 
 
-def _columns(dataset: pl.DataFrame) -> Iterator[str]:
-    strange = sorted(set(dataset.columns) - set(TrainingDataset.column_names()))
+def _columns(dataset: pl.LazyFrame) -> Iterator[str]:
+    strange = sorted({*dataset.collect_schema()} - {*TrainingDataset.column_names()})
     if strange:
         yield f"columns that are neither key nor feature: {', '.join(strange)}"
 
 
-def _features(dataset: pl.DataFrame, settings: Settings) -> Iterator[str]:
-    order = dataset.select(pl.arg_sort_by("guard_id", "punch_in_at", "event_id")).to_series()
-    labels, guards = dataset["is_fraud"][order].to_numpy(), dataset["guard_id"][order]
+def _features(dataset: pl.LazyFrame, settings: Settings) -> Iterator[str]:
+    guard = pl.col("guard_id")
     # A guard's first event has no step, and says nothing.
-    has_before = (guards == guards.shift()).fill_null(value=False)
+    has_before = _column(dataset, (guard == guard.shift()).fill_null(value=False))
+    labels = _column(dataset, pl.col("is_fraud")).to_numpy()
     stepping = labels[has_before.to_numpy()]
-    # One feature at a time: all of them as numbers are several times the dataset.
     for name in FEATURES:
-        for how, of, view in _views(dataset[name][order], labels, has_before, stepping):
+        for how, of, view in _views(_column(dataset, pl.col(name)), labels, has_before, stepping):
             if _tells(of, settings) and (found := _separation(of, view)) >= _too_good(of, settings):
                 yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
                 break
+
+
+def _column(dataset: pl.LazyFrame, value: pl.Expr) -> pl.Series:
+    return dataset.select(value).collect().to_series()
 
 
 def _views(

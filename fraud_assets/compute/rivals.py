@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from fraud_assets.compute import training
+from fraud_assets.compute import records
 from fraud_assets.compute.bootstrap import Numbers
+from fraud_assets.compute.records import Records
 from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
 
@@ -32,54 +33,62 @@ AIRLINER_KMH: Final = 900.0
 _SOURCE: Final = FEATURES.index("entry_source")
 
 
-def scores(train: pl.DataFrame, holdout: pl.DataFrame, settings: Settings) -> dict[str, Numbers]:
+def scores(train: Records, holdout: Records, settings: Settings) -> dict[str, Numbers]:
     """Each rival's ranking of `holdout`, by name; both parts have the schema TrainingDataset.
 
-    `train` has both classes, and its rows may come in any order.
+    `train` has both classes.
     """
     return {
-        "a constant": np.zeros(holdout.height),
+        "a constant": np.zeros(holdout.lazy().select(pl.len()).collect().item()),
         "the face check rule": face_check(holdout),
         "the location rule": location(holdout),
         "logistic regression": _regression(train, holdout, settings.rival_records),
     }
 
 
-def face_check(frame: pl.DataFrame) -> Numbers:
+def face_check(rows: Records) -> Numbers:
     """1 - face_recognition_confidence, so 1 from a face distance of 0.4 on; 0 without a check."""
-    return frame.select((1 - pl.col("face_recognition_confidence")).fill_null(0.0)).to_series().to_numpy()
+    return _column(rows, (1 - pl.col("face_recognition_confidence")).fill_null(0.0))
 
 
-def location(frame: pl.DataFrame) -> Numbers:
+def location(rows: Records) -> Numbers:
     """1 for a mock location, else the travel speed as a share of an airliner's, at most 1; 0 if not known."""
     faked = pl.col("is_mock_location").fill_null(value=False).cast(pl.Float64)
     speed = (pl.col("travel_speed_kmh") / AIRLINER_KMH).clip(upper_bound=1.0).fill_null(0.0)
-    return frame.select(pl.max_horizontal(faked, speed)).to_series().to_numpy()
+    return _column(rows, pl.max_horizontal(faked, speed))
 
 
-def _regression(train: pl.DataFrame, holdout: pl.DataFrame, records: int) -> Numbers:
+def _column(rows: Records, value: pl.Expr) -> Numbers:
+    return rows.lazy().select(value).collect().to_series().to_numpy()
+
+
+def _regression(train: Records, holdout: Records, most: int) -> Numbers:
     """The log-odds of fraud. One thread, so that the bits do not depend on the machine's.
 
-    No more than `records` rows are in memory as the regression sees them, a few hundred bytes each.
+    No more than `most` rows are in memory as the regression sees them, a few hundred bytes each.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        rows = _sample(train, records).sort("punch_in_at", "event_id")
-        fitted = _pipeline().fit(training.matrix(rows), rows["is_fraud"].to_numpy())
-        parts = holdout.iter_slices(records)
-        return np.concatenate([fitted.decision_function(training.matrix(part)) for part in parts])
+        rows = _sample(records.laid_out(train), most).sort("punch_in_at", "event_id")
+        fitted = _pipeline().fit(records.matrix(rows), rows["is_fraud"].to_numpy())
+        parts = (part for some in records.frames(holdout) for part in some.iter_slices(most))
+        return np.concatenate([fitted.decision_function(records.matrix(part)) for part in parts])
 
 
-def _sample(train: pl.DataFrame, records: int) -> pl.DataFrame:
-    """`records` rows at even distances in time within each class; all of them if there are no more.
+def _sample(train: pl.LazyFrame, most: int) -> pl.DataFrame:
+    """`most` rows at even distances in time within each class; all of them if there are no more.
 
     The share of fraud stays what it is, to a record, and the first and the last row keep both classes in.
     """
-    if train.height <= records:
-        return train
-    by_class = train.select(pl.arg_sort_by("is_fraud", "punch_in_at", "event_id")).to_series()
-    return train[by_class[np.linspace(0, train.height - 1, records).round().astype(np.int64)]]
+    numbered = train.with_row_index("row")
+    by_class = (
+        numbered.select("is_fraud", "punch_in_at", "row").collect().sort("is_fraud", "punch_in_at", "row")
+    )
+    if by_class.height <= most:
+        return train.collect()
+    chosen = by_class["row"][np.linspace(0, by_class.height - 1, most).round().astype(np.int64)]
+    return numbered.filter(pl.col("row").is_in(chosen.implode())).drop("row").collect(engine="streaming")
 
 
 def _pipeline() -> "Pipeline":

@@ -1,25 +1,27 @@
-"""From a training dataset to a model, and from a model to scores. No MLflow, no disk, no clock.
+"""From a training dataset to a model, and from a model to scores. No MLflow, no clock.
 
-What is fitted is what scores: both go through `matrix`, and a model is the bytes of one XGBoost
+What is fitted is what scores: both go through `records.matrix`, and a model is the bytes of one XGBoost
 booster with its calibration, so that the same bytes give the same scores everywhere. Which parameters are
 tried is in `search`, how margins become probabilities in `calibration`.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from fraud_assets.compute import calibration, search
+from fraud_assets.compute import calibration, records, search
 from fraud_assets.compute.calibration import Calibration
+from fraud_assets.compute.records import Part, Records
 from fraud_assets.compute.search import Found, Parameters
 from fraud_assets.domain.errors import ModelDamaged, UnusableRecords
-from fraud_assets.domain.schemas import ENTRY_SOURCES, FEATURES
+from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,19 +46,6 @@ class Model:
         return sha256(self.content).hexdigest()
 
 
-@dataclass(frozen=True)
-class Split:
-    """Two parts of a dataset in order of time: `holdout` is from `holdout_start` on, `train` well before.
-
-    `left_out` records are in neither part: punched in less than the gap before `holdout_start`.
-    """
-
-    train: pl.DataFrame
-    holdout: pl.DataFrame
-    holdout_start: datetime
-    left_out: int
-
-
 def features_digest(features: tuple[str, ...]) -> str:
     """SHA-256 of the names in their order, in hex."""
     return sha256(",".join(features).encode()).hexdigest()
@@ -69,75 +58,33 @@ def fingerprint(settings: Settings, gap: timedelta) -> str:
         "search": [repr(trial) for trial in search.TRIALS],
         "limits": [search.ROUNDS, search.MOST_ROUNDS, search.PATIENCE, search.MARGIN, search.ROWS_A_SECOND],
         "features": FEATURES,
+        "order": records.IN_TIME,
         "settings": settings.model_dump(include=chosen),
         "gap_seconds": gap.total_seconds(),
     }
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def split(dataset: pl.DataFrame, settings: Settings, gap: timedelta) -> Split:
-    """The latest `holdout_share` of the events by `punch_in_at` held out, with `gap` before them left out.
-
-    With the label delay as gap, `train` has the records whose labels were known when the holdout began, as
-    in service: a model that learnt from later ones would look better than it will be. The gap is kept
-    whole for a tenant with little history too; it may leave nothing to train on. Events that tie at the
-    boundary go to the holdout together, so that it may be a little larger; an event exactly the gap before
-    it is trained on. Raises UnusableRecords for an empty dataset.
-    """
-    if dataset.is_empty():
-        raise UnusableRecords("expected training records to split, got none; widen the training window")
-    ordered = dataset.sort("punch_in_at", "event_id")
-    held_out = max(1, round(ordered.height * settings.holdout_share))
-    start: datetime = ordered["punch_in_at"][-held_out]
-    holdout = ordered.filter(pl.col("punch_in_at") >= start)
-    is_known = (pl.col("punch_in_at") < start) & (pl.col("punch_in_at") <= start - gap)
-    train = ordered.filter(is_known)
-    return Split(train, holdout, start, ordered.height - train.height - holdout.height)
-
-
-def one_sided(dataset: pl.DataFrame, settings: Settings, gap: timedelta) -> str | None:
-    """Why a part of the split cannot be used, in words: it lacks a class. None if both parts have both."""
-    parts = split(dataset, settings, gap)
-    for name, part in {"training part": parts.train, "holdout": parts.holdout}.items():
-        fraud = int(part["is_fraud"].sum())
-        if not 0 < fraud < part.height:
-            counts = f"the {name} has {fraud} frauds among {part.height} records, and needs both classes"
-            days = f"{gap / timedelta(days=1):g} days"
-            between = f"; the {days} before the holdout, {parts.left_out} records, are not trained on"
-            return counts + between if part is parts.train and parts.left_out else counts
-    return None
-
-
-def matrix(frame: pl.DataFrame) -> np.ndarray:
-    """The features of `frame` as float32, one row an event, columns in the order of FEATURES.
-
-    Null becomes NaN, which XGBoost reads as missing; booleans become 0 and 1; an entry source
-    becomes its place in ENTRY_SOURCES.
-    """
-    # A stored table gives the entry source back as text.
-    source = pl.col("entry_source").cast(pl.Enum(ENTRY_SOURCES)).to_physical()
-    return frame.with_columns(source).select(FEATURES).cast(pl.Float32).to_numpy()
-
-
-def fit(train: pl.DataFrame, settings: Settings, gap: timedelta = timedelta(0)) -> Model:
+def fit(
+    train: Records, settings: Settings, gap: timedelta = timedelta(0), spill: Path | None = None
+) -> Model:
     """A gradient-boosted classifier of `is_fraud`, to the bit the same for the same rows in any order.
 
-    The number of threads does not change it either. Parameters and rounds are searched, and the scores are
-    calibrated, on the latest part of `train`, `gap` after what a trial learns from; then all of `train` is
-    fitted with them. Where that part is too small, the first trial's parameters are taken, and the weight
-    of the frauds is taken back. Raises UnusableRecords when a class is missing.
+    Neither the number of threads changes it, nor `spill`, a folder where XGBoost then keeps the rows: without
+    one they are in memory. Parameters and rounds are searched, and the scores are calibrated, on the latest
+    part of `train`, `gap` after what a trial learns from; then all of `train` is fitted with them. Where
+    that part is too small, the first trial's parameters are taken, and the weight of the frauds is taken
+    back. Raises UnusableRecords when a class is missing.
     """
     import xgboost
 
-    ordered = train.sort("punch_in_at", "event_id")
-    is_fraud = ordered["is_fraud"].to_numpy()
-    _require_both_classes(is_fraud)
-    found, calibrated, trials = _searched(ordered, settings, gap)
+    whole = records.part(train)
+    _require_both_classes(whole)
+    found, calibrated, trials = _searched(whole, settings, gap, spill)
     trial, rounds = (found.trial, found.rounds) if found else (search.TRIALS[0], search.ROUNDS)
-    parameters = trial.parameters(is_fraud, settings.seed)
-    booster = xgboost.train(
-        {**parameters, "nthread": settings.threads}, _rows(ordered, settings.threads), rounds
-    )
+    rows = _rows(whole, settings.threads, spill)
+    parameters = trial.parameters(rows.get_label() == 1, settings.seed)
+    booster = xgboost.train({**parameters, "nthread": settings.threads}, rows, rounds)
     calibrated = calibrated or calibration.prior(float(parameters["scale_pos_weight"]))
     calibration.attach(booster, calibrated)
     told: Parameters = {"rounds": rounds, "imbalance": trial.imbalance, "trials": trials}
@@ -147,44 +94,24 @@ def fit(train: pl.DataFrame, settings: Settings, gap: timedelta = timedelta(0)) 
 
 
 def _searched(
-    ordered: pl.DataFrame, settings: Settings, gap: timedelta
+    train: Part, settings: Settings, gap: timedelta, spill: Path | None
 ) -> tuple[Found | None, Calibration | None, int]:
     """What the search found, its calibration, and the trials made; nothing if there is no validation part."""
-    parts = validation_parts(ordered, settings, gap)
+    parts = records.validation(train, settings, gap)
     if parts is None:
         return None, None, 0
-    trials = search.budget(ordered.height, settings)
-    fitting, validation = (_rows(part, settings.threads) for part in (parts.train, parts.holdout))
+    trials = search.budget(train.records, settings)
+    fitting, validation = (_rows(part, settings.threads, spill) for part in (parts.train, parts.holdout))
     found = search.search(fitting, validation, trials, settings)
-    return found, calibration.platt(found.margins, parts.holdout["is_fraud"].to_numpy()), trials
+    return found, calibration.platt(found.margins, validation.get_label() == 1), trials
 
 
-def validation_parts(train: pl.DataFrame, settings: Settings, gap: timedelta) -> Split | None:
-    """`train` parted in time for the search: what a trial is fitted on, and the latest `validation_share`.
-
-    The gap between them is left out if half of `train` is left to fit on, else there is none: labels of
-    both parts are known anyway, and too few records would mislead the search more. None if a part has
-    fewer than `minimum_validation_fraud` records of a class.
-    """
-    shares = settings.model_copy(update={"holdout_share": settings.validation_share})
-    parts = split(train, shares, gap)
-    if parts.train.height < train.height / 2:
-        parts = split(train, shares, timedelta(0))
-    for part in (parts.train, parts.holdout):
-        fraud = int(part["is_fraud"].sum())
-        if min(fraud, part.height - fraud) < settings.minimum_validation_fraud:
-            return None
-    return parts
-
-
-def score(content: bytes, frame: pl.DataFrame, *, threads: int = 1) -> np.ndarray:
-    """The calibrated probability of fraud of each event of `frame`, float64 from 0 to 1, in its order.
+def score(content: bytes, rows: Records, *, threads: int = 1) -> np.ndarray:
+    """The calibrated probability of fraud of each of `rows`, float64 from 0 to 1, in their order.
 
     `content` must have passed its digest check: XGBoost can abort or hang on damaged bytes.
     Raises ModelDamaged when it is not a model of FEATURES, or its calibration cannot be read.
     """
-    import xgboost
-
     booster = _booster(content, threads)
     features = tuple(booster.feature_names or ())
     if features != FEATURES:
@@ -194,10 +121,15 @@ def score(content: bytes, frame: pl.DataFrame, *, threads: int = 1) -> np.ndarra
             f"{differing}; retrain the tenant"
         )
     calibrated = calibration.read(booster)
-    if frame.is_empty():
-        return np.empty(0)
-    rows = xgboost.DMatrix(matrix(frame), feature_names=list(FEATURES), nthread=threads)
-    return calibrated.probabilities(booster.predict(rows, output_margin=True))
+    margins = [_margins(booster, some, threads) for some in records.frames(rows) if some.height]
+    return calibrated.probabilities(np.concatenate(margins)) if margins else np.empty(0)
+
+
+def _margins(booster: "Booster", frame: pl.DataFrame, threads: int) -> np.ndarray:
+    import xgboost
+
+    rows = xgboost.DMatrix(records.matrix(frame), feature_names=list(FEATURES), nthread=threads)
+    return booster.predict(rows, output_margin=True)
 
 
 def importance(model: Model) -> dict[str, float]:
@@ -206,20 +138,35 @@ def importance(model: Model) -> dict[str, float]:
     return dict(sorted(((name, gains.get(name, 0.0)) for name in model.features), key=lambda pair: -pair[1]))
 
 
-def _require_both_classes(is_fraud: npt.NDArray[np.bool_]) -> None:
-    fraud = int(is_fraud.sum())
-    if not 0 < fraud < is_fraud.size:
+def _require_both_classes(train: Part) -> None:
+    if not min(train.classes):
         raise UnusableRecords(
-            f"expected records of both classes to fit a model, got {fraud} frauds among {is_fraud.size}; "
-            "wait for reviewed outcomes"
+            f"expected records of both classes to fit a model, got {train.fraud} frauds among "
+            f"{train.records}; wait for reviewed outcomes"
         )
 
 
-def _rows(frame: pl.DataFrame, threads: int) -> "DMatrix":
+def _rows(part: Part, threads: int, spill: Path | None) -> "DMatrix":
+    """The rows of `part` as XGBoost reads them: in memory, or page by page from files in `spill`."""
     import xgboost
 
-    labels = frame["is_fraud"].cast(pl.Float32).to_numpy()
-    return xgboost.DMatrix(matrix(frame), labels, feature_names=list(FEATURES), nthread=threads)
+    def given(frame: pl.DataFrame) -> dict[str, Any]:
+        labels = frame["is_fraud"].cast(pl.Float32).to_numpy()
+        return {"data": records.matrix(frame), "label": labels, "feature_names": list(FEATURES)}
+
+    class Frames(xgboost.DataIter):
+        def reset(self) -> None:
+            self.frames = records.frames(part.rows)
+
+        def next(self, input_data: Callable[..., None]) -> bool:
+            frame = next(self.frames, None)
+            if frame is not None:
+                input_data(**given(frame))
+            return frame is not None
+
+    if spill is None:
+        return xgboost.DMatrix(**given(part.rows.collect()), nthread=threads)
+    return xgboost.DMatrix(Frames(cache_prefix=str(spill / "rows")), nthread=threads)
 
 
 def _booster(content: bytes, threads: int = 1) -> "Booster":

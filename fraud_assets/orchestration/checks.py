@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from fraud_assets import cycle
+from fraud_assets import cycle, stored
 from fraud_assets.compute import account
 from fraud_assets.compute.activation import Champion
 from fraud_assets.orchestration.assets import decisions
@@ -66,16 +66,17 @@ def enough_records(
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        stored, rules = cycle.read_dataset(platform, tenant), platform.settings(tenant)
-        shortage = "; ".join(cycle.shortage(stored, rules))
+        rules = platform.settings(tenant)
+        with stored.opened(platform, tenant) as dataset:
+            whole, shortage = dataset.whole, "; ".join(stored.shortage(dataset, rules))
     return dg.AssetCheckResult(
         passed=not shortage,
         severity=dg.AssetCheckSeverity.WARN,
-        description=shortage or f"{stored.frame.height} usable records, {rules.minimum_records} are needed",
+        description=shortage or f"{whole.records} usable records, {rules.minimum_records} are needed",
         metadata={
             "tenant": tenant,
-            "labelled_rows": stored.frame.height,
-            "fraud_rows": stored.fraud,
+            "labelled_rows": whole.records,
+            "fraud_rows": whole.fraud,
             "needed": rules.minimum_records,
         },
     )
@@ -92,8 +93,9 @@ def dataset_has_no_leak(
     """
     tenant = context.partition_key
     with tenant_stage(platform.retry_wait_seconds):
-        stored, rules = cycle.read_dataset(platform, tenant), platform.settings(tenant)
-        leaked = cycle.leaked(stored, rules)
+        rules = platform.settings(tenant)
+        with stored.opened(platform, tenant) as dataset:
+            leaked = stored.leaked(dataset, rules)
     return dg.AssetCheckResult(
         passed=not leaked,
         severity=dg.AssetCheckSeverity.WARN,

@@ -343,12 +343,13 @@ def _datasets(tenant: str, submission: Submission) -> "Iterator[DatasetInput]":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps(submission.tags)
-    for part, frame in {"training": submission.train, "holdout": submission.holdout}.items():
-        columns = [{"name": name, "type": str(dtype)} for name, dtype in frame.schema.items()]
-        profile = {"num_rows": frame.height, "num_fraud": int(frame["is_fraud"].sum())}
+    for name, part in {"training": submission.train, "holdout": submission.holdout}.items():
+        schema = part.rows.collect_schema().items()
+        columns = [{"name": column, "type": str(dtype)} for column, dtype in schema]
+        profile = {"num_rows": part.records, "num_fraud": part.fraud}
         texts = ("delta", source, json.dumps({"mlflow_colspec": columns}), json.dumps(profile))
-        dataset = Dataset(f"{tenant}-{part}", submission.dataset_digest[:32], *texts)
-        yield DatasetInput(dataset, [InputTag("mlflow.data.context", part)])
+        dataset = Dataset(f"{tenant}-{name}", submission.dataset_digest[:32], *texts)
+        yield DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
 
 
 def _write_model(folder: Path, logged: "LoggedModel", model: Model) -> None:

@@ -77,17 +77,20 @@ class Tables:
         return DeltaTable(path).version()
 
     def read(self, tenant: str, kind: Kind, version: int | None = None) -> pl.DataFrame:
-        """The table's rows as they were written, in that order; the newest version if none is named.
+        """The rows of all `parts`."""
+        return pl.concat(self.parts(tenant, kind, version))
 
-        Raises TableNotFound if there is no such table or version, and TableDamaged if its files cannot be
-        read. Nothing tells here that a file was altered and can still be read.
+    def parts(self, tenant: str, kind: Kind, version: int | None = None) -> Iterator[pl.DataFrame]:
+        """The table's rows as they were written, in that order, about a file at a time; one part at least.
+
+        The newest version if none is named. Raises TableNotFound if there is no such table or version, and
+        TableDamaged if its files cannot be read. Nothing tells here that a file was altered and can still be
+        read.
         """
         self.facts(tenant, kind, version)
         try:
-            _require_inside(Path(self._path(tenant, kind)), version)
-            # polars' own reader misses files under a folder with a space or an accent (polars #20944).
-            stored = pl.read_delta(self._path(tenant, kind), version=version, use_pyarrow=True)
-            return _as_written(stored, kind)
+            for part in _in_order(Path(self._path(tenant, kind)), version):
+                yield _as_written(part, kind)
         except _UNREADABLE as error:
             # The files of an older version may have been pruned.
             if isinstance(error, FileNotFoundError) and version not in {None, self.version(tenant, kind)}:
@@ -207,14 +210,29 @@ def _facts(commit: Mapping[str, Any]) -> dict[str, str]:
     return json.loads(commit["facts"])
 
 
-def _require_inside(folder: Path, version: int | None) -> None:
+def _in_order(folder: Path, version: int | None) -> Iterator[pl.DataFrame]:
+    """The rows by their positions; of files that overlap, as maintenance may make them, several at once."""
+    table, first = DeltaTable(folder, version), f"min.{_POSITION}"
+    files = pl.DataFrame(table.get_add_actions(flatten=True)).sort(first)
+    held = pl.DataFrame(schema=pl.Schema(table.schema()))
+    for name, following in zip(files["path"], files[first].fill_null(0).shift(-1), strict=True):
+        read = pl.read_parquet(_inside(folder, unquote(name)), glob=False, hive_partitioning=False)
+        rows = pl.concat([held, read]).sort(_POSITION)
+        end = rows.height if following is None else rows[_POSITION].search_sorted(following)
+        yield rows[:end]
+        held = rows[end:]
+    yield held
+
+
+def _inside(folder: Path, name: str) -> Path:
     """Raises OSError for a file that lies elsewhere: who altered the log might have another tenant's read."""
-    for name in pl.DataFrame(DeltaTable(folder, version).get_add_actions())["path"]:
-        if (folder / unquote(name)).resolve().parent != folder.resolve():
-            raise OSError(f"the file {name!r:.100}, which lies outside of the table's folder")
+    path = folder / name
+    if path.resolve().parent != folder.resolve():
+        raise OSError(f"the file {name!r:.100}, which lies outside of the table's folder")
+    return path
 
 
 def _as_written(stored: pl.DataFrame, kind: Kind) -> pl.DataFrame:
     declared = _SCHEMAS[kind].create_empty().select(cs.enum()).schema
     enumerations = [pl.col(name).cast(dtype) for name, dtype in declared.items() if name in stored.columns]
-    return stored.sort(_POSITION).drop(_POSITION).with_columns(enumerations)
+    return stored.drop(_POSITION).with_columns(enumerations)

@@ -8,7 +8,7 @@ import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_assets.compute import calibration, training
+from fraud_assets.compute import calibration, records, training
 from fraud_assets.compute.calibration import Calibration
 from fraud_assets.domain.errors import ModelDamaged
 from fraud_assets.domain.settings import Settings
@@ -83,7 +83,7 @@ def test_the_numbers_come_back_from_the_bytes_of_the_model_as_they_were():
 def test_a_model_of_an_earlier_release_scores_as_xgboost_does():
     content = with_attributes(calibration_slope=None, calibration_intercept=None)
     booster = xgboost.Booster(model_file=bytearray(content))
-    rows = xgboost.DMatrix(training.matrix(DATASET), feature_names=list(MODEL.features))
+    rows = xgboost.DMatrix(records.matrix(DATASET), feature_names=list(MODEL.features))
     np.testing.assert_allclose(training.score(content, DATASET), booster.predict(rows), rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
 
-from fraud_assets.compute import activation, evidence, rivals, training
+from fraud_assets.compute import activation, evidence, records, rivals, training
 from fraud_assets.compute.activation import Verdict
 from fraud_assets.compute.evidence import Evidence
 from fraud_assets.domain.settings import Settings
@@ -81,7 +81,8 @@ def test_a_model_that_was_fitted_on_noise_is_not_activated(seed: int):
     frame = training_dataset(100, seed=seed).with_columns(
         is_fraud=pl.Series(np.random.default_rng(seed).permutation(np.arange(100) % 4 == 0))
     )
-    parts = training.split(frame, RULES, timedelta(0))
-    scores = training.score(training.fit(parts.train, RULES).content, parts.holdout)
-    found = evidence.gather(parts.holdout, scores, rivals.scores(parts.train, parts.holdout, RULES), RULES)
+    parts = records.split(frame, RULES, timedelta(0))
+    scores = training.score(training.fit(parts.train.rows, RULES).content, parts.holdout.rows)
+    simpler = rivals.scores(parts.train.rows, parts.holdout.rows, RULES)
+    found = evidence.gather(evidence.judged(parts.holdout.rows), scores, simpler, RULES)
     assert activation.decide(found, RULES).verdict is not Verdict.ACTIVATE

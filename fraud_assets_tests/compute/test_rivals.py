@@ -63,8 +63,8 @@ def test_of_a_large_training_part_the_regression_sees_a_sample_of_the_same_share
 ):
     """Whatever their order, and however few records of a class there are."""
     seen: list[pl.DataFrame] = []
-    made = rivals.training.matrix
-    monkeypatch.setattr(rivals.training, "matrix", lambda rows: seen.append(rows) or made(rows))
+    made = rivals.records.matrix
+    monkeypatch.setattr(rivals.records, "matrix", lambda rows: seen.append(rows) or made(rows))
     some = Settings(rival_records=records)
     first = rivals.scores(TRAIN, HOLDOUT, some)["logistic regression"]
     again = rivals.scores(TRAIN.reverse(), HOLDOUT, some)["logistic regression"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss
 
-from fraud_assets.compute import search, training
+from fraud_assets.compute import records, search
 from fraud_assets.compute.search import Found, Trial
 from fraud_assets.domain.settings import Settings
 from fraud_assets_tests.builders import training_dataset
@@ -17,9 +17,9 @@ from fraud_assets_tests.builders import training_dataset
 RULES = Settings()
 
 
-def rows(seed: int, records: int = 400) -> xgboost.DMatrix:
-    frame = training_dataset(records, seed=seed)
-    return xgboost.DMatrix(training.matrix(frame), frame["is_fraud"].cast(int).to_numpy())
+def rows(seed: int, size: int = 400) -> xgboost.DMatrix:
+    frame = training_dataset(size, seed=seed)
+    return xgboost.DMatrix(records.matrix(frame), frame["is_fraud"].cast(int).to_numpy())
 
 
 def test_no_trial_is_made_twice():

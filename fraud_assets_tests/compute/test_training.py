@@ -3,115 +3,30 @@
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import xgboost
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fraud_assets.compute import evaluation, search, training
+from fraud_assets.compute import evaluation, records, search, training
+from fraud_assets.compute.search import Trial
 from fraud_assets.domain.errors import ModelDamaged, UnusableRecords
-from fraud_assets.domain.schemas import ENTRY_SOURCES, FEATURES, TrainingDataset
+from fraud_assets.domain.schemas import FEATURES, TrainingDataset
 from fraud_assets.domain.settings import Settings
-from fraud_assets_tests.builders import NOON, training_dataset
+from fraud_assets_tests.builders import training_dataset
 
 RULES = Settings()
 DATASET = training_dataset()
 MODEL = training.fit(DATASET, RULES)
 SEARCHING = Settings(minimum_validation_fraud=5, search_seconds=0.045)
 """Three trials on the 300 records of DATASET, at 20,000 rows a second."""
-NONE, HOUR = timedelta(0), timedelta(hours=1)
-
-
-def at(minutes: list[int]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "event_id": [f"e{number}" for number in range(len(minutes))],
-            "punch_in_at": [NOON + timedelta(minutes=minute) for minute in minutes],
-        },
-        schema_overrides={"punch_in_at": pl.Datetime("us", "UTC")},
-    )
+HOUR = timedelta(hours=1)
 
 
 def test_the_dataset_of_these_tests_is_a_valid_one():
     TrainingDataset.validate(DATASET)
-
-
-def test_the_latest_fifth_is_held_out():
-    parts = training.split(DATASET.sample(fraction=1, shuffle=True, seed=1), RULES, NONE)
-    assert parts.holdout.equals(DATASET.tail(60))
-    assert parts.train.equals(DATASET.head(240))
-    assert parts.holdout_start == DATASET["punch_in_at"][240]
-
-
-def test_events_that_tie_at_the_boundary_are_all_held_out():
-    parts = training.split(at([0, 1, 2, 3, 4, 5, 5, 5, 5, 6]), RULES, NONE)
-    assert (parts.train.height, parts.holdout.height) == (5, 5)
-
-
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.floats(0.05, 0.95), st.integers(0, 25))
-def test_training_lies_the_gap_before_the_holdout_and_all_is_accounted_for(
-    minutes: list[int], share: float, gap: int
-):
-    parts = training.split(at(minutes), Settings(holdout_share=share), timedelta(minutes=gap))
-    start = parts.holdout_start
-    early = [minute for minute in minutes if minute < (start - NOON) / timedelta(minutes=1)]
-    assert parts.holdout["punch_in_at"].min() == start
-    assert parts.holdout.height == len(minutes) - len(early) >= max(1, round(len(minutes) * share))
-    known = [minute for minute in early if NOON + timedelta(minutes=minute + gap) <= start]
-    assert parts.train["punch_in_at"].to_list() == [NOON + timedelta(minutes=m) for m in sorted(known)]
-    assert parts.left_out == len(early) - len(known)
-
-
-def test_a_gap_leaves_the_holdout_as_it_is():
-    parts = training.split(DATASET, RULES, HOUR)
-    assert parts.holdout.equals(training.split(DATASET, RULES, NONE).holdout)
-    assert parts.train.equals(DATASET.head(181))
-    assert parts.left_out == 59
-
-
-def test_nothing_cannot_be_split():
-    with pytest.raises(UnusableRecords, match="got none"):
-        training.split(DATASET.clear(), RULES, NONE)
-
-
-def test_a_part_of_one_class_is_named():
-    late = pl.col("punch_in_at") >= DATASET["punch_in_at"][240]
-    assert training.one_sided(DATASET, RULES, NONE) is None
-    honest = DATASET.with_columns(is_fraud=pl.col("is_fraud") & ~late)
-    assert (
-        training.one_sided(honest, RULES, HOUR)
-        == "the holdout has 0 frauds among 60 records, and needs both classes"
-    )
-    early = DATASET.with_columns(is_fraud=pl.col("is_fraud") & late)
-    assert "the training part has 0 frauds among 240" in str(training.one_sided(early, RULES, NONE))
-
-
-def test_a_gap_that_leaves_too_little_to_train_on_is_named():
-    assert training.one_sided(DATASET, RULES, timedelta(days=1.5)) == (
-        "the training part has 0 frauds among 0 records, and needs both classes; "
-        "the 1.5 days before the holdout, 240 records, are not trained on"
-    )
-
-
-def test_a_null_is_missing_and_never_zero():
-    unknown = DATASET.head(1).with_columns(minutes_early=None, is_holiday=None, entry_source=pl.lit("kiosk"))
-    row = dict(zip(FEATURES, training.matrix(unknown)[0], strict=True))
-    assert np.isnan(row["minutes_early"])
-    assert np.isnan(row["is_holiday"])
-    assert row["entry_source"] == ENTRY_SOURCES.index("kiosk")
-
-
-def test_booleans_become_zero_and_one():
-    frame = DATASET.head(2).with_columns(is_weekend=pl.Series([False, True]))
-    assert training.matrix(frame)[:, FEATURES.index("is_weekend")].tolist() == [0, 1]
-
-
-def test_the_matrix_does_not_depend_on_the_order_of_columns_or_on_stored_types():
-    stored = DATASET.select(reversed(DATASET.columns)).cast({"entry_source": pl.String})
-    np.testing.assert_array_equal(training.matrix(stored), training.matrix(DATASET))
 
 
 def test_the_same_rows_in_another_order_give_the_same_model_to_the_bit():
@@ -154,12 +69,11 @@ def test_too_few_frauds_to_search_on_leave_the_first_trial_as_it_is():
 
 
 def test_the_search_is_on_the_latest_part_and_keeps_the_gap_where_it_can():
-    near = training.validation_parts(DATASET, SEARCHING, HOUR)
-    far = training.validation_parts(DATASET, SEARCHING, 3 * HOUR)
+    near, far = (records.validation(records.part(DATASET), SEARCHING, gap) for gap in (HOUR, 3 * HOUR))
     assert near is not None
     assert far is not None
-    assert near.holdout.equals(DATASET.tail(60))
-    assert (near.train.height, far.train.height) == (181, 240)
+    assert near.holdout.rows.collect().sort("event_id").equals(DATASET.tail(60))
+    assert (near.train.records, far.train.records) == (181, 240)
 
 
 @pytest.mark.parametrize("imbalance", [0.0, 0.5, 1.0])
@@ -181,8 +95,22 @@ def test_scores_are_rates_of_fraud_whatever_the_weight(imbalance: float, monkeyp
 def uncalibrated(content: bytes, frame: pl.DataFrame) -> np.ndarray:
     """What XGBoost itself makes of the same model, in double precision so that ranks can be compared."""
     booster = xgboost.Booster(model_file=bytearray(content))
-    rows = xgboost.DMatrix(training.matrix(frame), feature_names=list(FEATURES))
+    rows = xgboost.DMatrix(records.matrix(frame), feature_names=list(FEATURES))
     return 1 / (1 + np.exp(-booster.predict(rows, output_margin=True).astype(np.float64)))
+
+
+@pytest.mark.parametrize("rows_at_once", [37, 150, 10_000])
+def test_rows_that_lie_on_disk_give_the_same_model_to_the_bit(
+    rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With every number of bins, and however the rows are cut; and nothing of them stays there."""
+    monkeypatch.setattr(records, "_ROWS_AT_ONCE", rows_at_once)
+    lowest = Settings(minimum_validation_fraud=5, search_seconds=60)
+    for bins in (64, 512):
+        monkeypatch.setattr(search, "TRIALS", (Trial(max_bin=bins), Trial(max_bin=2 * bins, max_depth=4)))
+        laid = records.laid_out(DATASET)
+        assert training.fit(laid, lowest, spill=tmp_path) == training.fit(DATASET, lowest)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_digest_is_of_the_bytes():
@@ -226,7 +154,7 @@ def test_bytes_that_are_no_model_are_damaged(content: bytes):
 @pytest.mark.parametrize("names", [FEATURES[::-1], (*FEATURES[:-1], "shoe_size")])
 def test_a_model_of_other_features_does_not_score(names: tuple[str, ...]):
     rows = xgboost.DMatrix(
-        training.matrix(DATASET), DATASET["is_fraud"].cast(pl.Int8), feature_names=list(names)
+        records.matrix(DATASET), DATASET["is_fraud"].cast(pl.Int8), feature_names=list(names)
     )
     content = bytes(xgboost.train({}, rows, 1).save_raw("ubj"))
     with pytest.raises(ModelDamaged, match=r"shoe_size|their order"):
@@ -258,7 +186,7 @@ def test_a_fingerprint_changes_with_what_changes_the_model_and_with_nothing_else
     ]
     assert training.fingerprint(same, HOUR) == training.fingerprint(RULES, HOUR)
     told = {training.fingerprint(rules, HOUR) for rules in [RULES, *other]}
-    told.add(training.fingerprint(RULES, NONE))
+    told.add(training.fingerprint(RULES, timedelta(0)))
     monkeypatch.setattr(search, "TRIALS", search.TRIALS[:2])
     told.add(training.fingerprint(RULES, HOUR))
     assert len(told) == 8

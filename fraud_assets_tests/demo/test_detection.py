@@ -15,6 +15,7 @@ from fraud_assets.compute import (
     evidence,
     leaks,
     profiles,
+    records,
     rivals,
     training,
 )
@@ -29,26 +30,28 @@ ACTIVATED = ["alcazar-security", "bluewater-guards", "harbour-corrupt"]
 
 
 @cache
-def parts(tenant: str) -> training.Split:
+def parts(tenant: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is trained on, and what is held out."""
     clean = cleaned(tenant).history
     guards = clean.guard.filter("is_enabled", "is_verified")["guard_id"].to_list()
     built = profiles.build(clean, profiles.snapshot_instants(UNTIL, SETTINGS), guards, SETTINGS)
     assembled = dataset.assemble(clean, built.profiles, UNTIL, SETTINGS)
     measured = delay.measure(clean.attendance_event, clean.outcome, UNTIL, SETTINGS)
-    return training.split(assembled.frame.collect(), SETTINGS, timedelta(days=measured.days))
+    split = records.split(assembled.frame, SETTINGS, timedelta(days=measured.days))
+    return split.train.rows.collect(), split.holdout.rows.collect()
 
 
 @cache
 def found(tenant: str) -> Evidence:
-    train, holdout = parts(tenant).train, parts(tenant).holdout
+    train, holdout = parts(tenant)
     scores = training.score(training.fit(train, SETTINGS).content, holdout)
     return evidence.gather(holdout, scores, rivals.scores(train, holdout, SETTINGS), SETTINGS)
 
 
 def alone(tenant: str, feature: str) -> float:
     """The better PR-AUC of a feature as the score, large or small first; null last."""
-    holdout = parts(tenant).holdout
-    values = training.matrix(holdout)[:, FEATURES.index(feature)].astype(np.float64)
+    _, holdout = parts(tenant)
+    values = records.matrix(holdout)[:, FEATURES.index(feature)].astype(np.float64)
     rankings = (np.nan_to_num(sign * values, nan=-1e12) for sign in (1, -1))
     labels = holdout["is_fraud"].to_numpy()
     return max(evaluation.measure(labels, ranking, SETTINGS).pr_auc for ranking in rankings)
@@ -82,11 +85,11 @@ def test_the_holdout_has_enough_frauds_to_judge_by(tenant: str):
 
 @pytest.mark.parametrize("tenant", [*ACTIVATED, "drift-patrol"])
 def test_no_demo_dataset_has_a_leak(tenant: str):
-    frame = pl.concat([parts(tenant).train, parts(tenant).holdout])
+    frame = pl.concat(parts(tenant))
     assert leaks.find(frame, UNTIL, SETTINGS) == ()
 
 
 def test_the_fair_and_the_new_tenant_have_too_few_records_to_train():
     for tenant in ("fairplay-guarding", "ember-watch"):
-        frame = pl.concat([parts(tenant).train, parts(tenant).holdout])
+        frame = pl.concat(parts(tenant))
         assert dataset.shortage(frame.height, int(frame["is_fraud"].sum()), SETTINGS) is not None

