@@ -1,4 +1,4 @@
-"""What a journey that failed tells: all runs of its installation, and what its processes said. No tests here."""
+"""What a journey that failed tells: all runs of its installation, what its processes said. No tests here."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ def of_runs(environment: Mapping[str, str]) -> str:
     try:
         with patch.dict(os.environ, environment), dg.DagsterInstance.from_config(folder) as instance:
             return "\n".join(line for run in instance.get_runs() for line in _of_run(instance, run))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return f"Dagster's instance does not tell: {error!r}"
 
 
