@@ -28,6 +28,7 @@ from fraud_assets.compute import (
 from fraud_assets.compute.account import Account
 from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evidence import Evidence
+from fraud_assets.domain import text
 from fraud_assets.domain.errors import ModelDamaged, RegistryError, TableDamaged, TableNotFound
 from fraud_assets.domain.schemas import LazyHistory, Profile, TrainingDataset
 from fraud_assets.domain.settings import Settings
@@ -264,8 +265,14 @@ def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]
     found = evidence.gather(judged, scores, simpler, rules)
     drawn = pictures.draw(judged, scores, simpler, rules)
     drawn["feature_importance.png"] = pictures.feature_importance(training.importance(model))
-    files = {**drawn, "slices.csv": found.slices.write_csv().encode()}
+    files = {**drawn, "slices.csv": _sheet(found.slices)}
     return Submission(model, found.candidate, stored.digest, facts, parts.train, parts.holdout, files)
+
+
+def _sheet(frame: pl.DataFrame) -> bytes:
+    """CSV for a spreadsheet."""
+    texts = pl.col(pl.String).map_elements(text.cell, return_dtype=pl.String)
+    return frame.with_columns(texts).write_csv().encode()
 
 
 def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:

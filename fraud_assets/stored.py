@@ -23,8 +23,8 @@ from fraud_assets.storage.spool import Spool
 class StoredDataset:
     """A version of the training dataset, as read back.
 
-    `whole` is the dataset, with many records on disk; `spill` is then a folder for what else is too much for
-    memory. `set_aside` says which events were set aside before it was assembled; None: there were none.
+    `whole` is the dataset, with many records on disk; `spill` is then for what else is too much for memory:
+    the beginning of paths, as `training.fit` takes it. `set_aside` says which events were set aside before it was assembled; None: there were none.
     `label_delay_days` is None if it was made by an earlier release.
     """
 
@@ -35,7 +35,7 @@ class StoredDataset:
     set_aside: str | None
     window_start: datetime | None = None
     label_delay_days: float | None = None
-    spill: Path | None = None
+    spill: str | None = None
 
     def gap(self, rules: Settings) -> timedelta:
         """Between training part and holdout: the label delay as it was measured with the dataset.
@@ -75,7 +75,7 @@ def opened(
             set_aside=facts.get("set_aside") or None,
             window_start=datetime.fromisoformat(since) if since else None,
             label_delay_days=float(days) if days else None,
-            spill=folder if whole.records > platform.rows_in_memory else None,
+            spill=str(folder / "fit") if whole.records > platform.rows_in_memory else None,
         )
 
 

@@ -324,6 +324,11 @@ def test_a_registered_candidate_has_its_pictures_and_its_slices(world: World) ->
     assert pl.read_csv(submission.pictures["slices.csv"]).columns == list(SLICES)
 
 
+def test_a_site_named_like_a_formula_is_a_text_in_the_sheet_and_a_number_below_zero_stays_one() -> None:
+    sheet = cycle._sheet(pl.DataFrame({"value": ["=1+1", None, "s1"], "low": [-0.5, None, 0.5]}))
+    assert sheet.decode().splitlines() == ["value,low", "'=1+1,-0.5", ",", "s1,0.5"]
+
+
 def shares_of_events(world: World) -> tuple[float | None, float | None]:
     """Of all events: now, and in the cycle before."""
     cycle.refresh_profiles(world.platform, "acme")

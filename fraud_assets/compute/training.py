@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -65,13 +64,11 @@ def fingerprint(settings: Settings, gap: timedelta) -> str:
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def fit(
-    train: Records, settings: Settings, gap: timedelta = timedelta(0), spill: Path | None = None
-) -> Model:
+def fit(train: Records, settings: Settings, gap: timedelta = timedelta(0), spill: str | None = None) -> Model:
     """A gradient-boosted classifier of `is_fraud`, to the bit the same for the same rows in any order.
 
-    Neither the number of threads changes it, nor `spill`, a folder where XGBoost then keeps the rows: without
-    one they are in memory. Parameters and rounds are searched, and the scores are calibrated, on the latest
+    Neither the number of threads changes it, nor `spill`: what begins with that, the names of the files
+    in which XGBoost then keeps the rows. Without it they are in memory. Parameters and rounds are searched, and the scores are calibrated, on the latest
     part of `train`, `gap` after what a trial learns from; then all of `train` is fitted with them. Where
     that part is too small, the first trial's parameters are taken, and the weight of the frauds is taken
     back. Raises UnusableRecords when a class is missing.
@@ -94,7 +91,7 @@ def fit(
 
 
 def _searched(
-    train: Part, settings: Settings, gap: timedelta, spill: Path | None
+    train: Part, settings: Settings, gap: timedelta, spill: str | None
 ) -> tuple[Found | None, Calibration | None, int]:
     """What the search found, its calibration, and the trials made; nothing if there is no validation part."""
     parts = records.validation(train, settings, gap)
@@ -146,8 +143,8 @@ def _require_both_classes(train: Part) -> None:
         )
 
 
-def _rows(part: Part, threads: int, spill: Path | None) -> "DMatrix":
-    """The rows of `part` as XGBoost reads them: in memory, or page by page from files in `spill`."""
+def _rows(part: Part, threads: int, spill: str | None) -> "DMatrix":
+    """The rows of `part` as XGBoost reads them: in memory, or page by page from `spill` files."""
     import xgboost
 
     def given(frame: pl.DataFrame) -> dict[str, Any]:
@@ -166,7 +163,7 @@ def _rows(part: Part, threads: int, spill: Path | None) -> "DMatrix":
 
     if spill is None:
         return xgboost.DMatrix(**given(part.rows.collect()), nthread=threads)
-    return xgboost.DMatrix(Frames(cache_prefix=str(spill / "rows")), nthread=threads)
+    return xgboost.DMatrix(Frames(cache_prefix=spill), nthread=threads)
 
 
 def _booster(content: bytes, threads: int = 1) -> "Booster":

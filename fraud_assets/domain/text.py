@@ -2,6 +2,7 @@
 
 from typing import Final
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 LONGEST: Final = 300
 """Characters of one value, such as an id."""
 
@@ -18,3 +19,8 @@ def shown(text: str, longest: int = LONGEST) -> str:
 def printable(text: str) -> str:
     """As `shown`, at any length."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def cell(text: str) -> str:
+    """`text` as a spreadsheet shows it, which would run it as a formula if it begins like one."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -109,7 +109,7 @@ def test_rows_that_lie_on_disk_give_the_same_model_to_the_bit(
     for bins in (64, 512):
         monkeypatch.setattr(search, "TRIALS", (Trial(max_bin=bins), Trial(max_bin=2 * bins, max_depth=4)))
         laid = records.laid_out(DATASET)
-        assert training.fit(laid, lowest, spill=tmp_path) == training.fit(DATASET, lowest)
+        assert training.fit(laid, lowest, spill=f"{tmp_path}/fit") == training.fit(DATASET, lowest)
     assert list(tmp_path.iterdir()) == []
 
 

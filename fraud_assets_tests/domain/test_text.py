@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_assets.domain.errors import FraudAssetsError, SourceUnreachable
-from fraud_assets.domain.text import LONGEST, printable, shown
+from fraud_assets.domain.text import LONGEST, cell, printable, shown
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_an_error_is_one_line_whatever_a_driver_said(kind: type[FraudAssetsError
     assert said.startswith("expected an answer, got: no\\n2026")
     assert said.isprintable()
     assert len(said) == 2000
+
+
+@pytest.mark.parametrize("mark", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_cell_that_a_spreadsheet_would_run_is_a_text_to_it(mark: str) -> None:
+    assert cell(f'{mark}HYPERLINK("http://a.example")') == f'\'{mark}HYPERLINK("http://a.example")'
+
+
+@pytest.mark.parametrize("text", ["", "site 1 = 2", "a-b@c", "'=1", '"=1'])
+def test_any_other_cell_stays_as_it_is(text: str) -> None:
+    assert cell(text) == text

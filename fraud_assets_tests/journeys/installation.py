@@ -24,6 +24,7 @@ from fraud_assets import cli
 from fraud_assets.demo import database
 from fraud_assets.demo.tenants import TENANTS
 from fraud_assets.storage.platform import Platform
+from fraud_assets_tests.journeys import account
 
 Answer = TypeVar("Answer")
 
@@ -170,6 +171,11 @@ class Installation:
         """All output of the started processes."""
         return "".join(log.read_text(errors="replace") for _, log in self._started)
 
+    def told(self) -> str:
+        """All that helps to find out why a journey failed."""
+        said = [account.of_process(process.args, log) for process, log in self._started]
+        return "\n".join([account.of_runs(self.dagster_environment()), *said])
+
     def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 180) -> Answer:
         """The first answer that is true. Fails when it is late, or when a started process has ended."""
         deadline = time.monotonic() + seconds
@@ -178,7 +184,7 @@ class Installation:
             ended = [process.args for process in left if process.poll() not in {None, 0}]
             if ended or time.monotonic() > deadline:
                 why = f"ended: {ended}" if ended else f"waited {seconds:g} s"
-                pytest.fail(f"expected {what}; {why}\n{self.said()[-6000:]}")
+                pytest.fail(f"expected {what}; {why}\n{self.told()}")
             time.sleep(0.2)
         return answer
 

@@ -64,7 +64,7 @@ def follow_a_night(installation: Installation, instance: dg.DagsterInstance) -> 
     installation.cycle_at(datetime.now(UTC) + timedelta(seconds=1))
     installation.wait_for("a finished run of each tenant", lambda: finished(instance))
     night = [(tenant, "FAILURE" if tenant == BROKEN else "SUCCESS") for tenant in sorted(ACTIVE)]
-    assert statuses(instance) == night, installation.said()
+    assert statuses(instance) == night, installation.told()
 
     before = len(ticks(instance))
     installation.wait_for("another tick", lambda: len(ticks(instance)) > before)

@@ -58,5 +58,5 @@ def test_a_killed_run_is_noticed_and_made_again_and_an_interrupted_one_is_cancel
         # run then heeds the one that it gives itself.
         installation.wait_for("the interrupt", lambda: runs_of(instance, INTERRUPTED)[0].is_finished, 240)
         found = [[run.status.value for run in runs_of(instance, each)] for each in (KILLED, INTERRUPTED)]
-    assert found == [["FAILURE", "SUCCESS"], ["CANCELED"]], installation.said()
+    assert found == [["FAILURE", "SUCCESS"], ["CANCELED"]], installation.told()
     assert set(installation.platform.ledger.champions()) == {KILLED}
