@@ -39,13 +39,13 @@ NEVER: Final = np.iinfo(np.int64).min
 
 
 def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | timedelta | int) -> Any:
-    """`kernel` over columns and arrays, compiled once it has met many rows in this process.
+    """`kernel` over columns and arrays, compiled once any has met many rows in this process: the others will.
 
     A null is False, NaN, -1, or for an instant LATEST: what is not published is not seen.
     """
     arrays = [_array(argument) for argument in arguments]
     _met[kernel] += max(len(each) for each in arrays if isinstance(each, np.ndarray))
-    if _met[kernel] >= COMPILE_FROM:
+    if max(list(_met.values())) >= COMPILE_FROM:  # a copy, as other threads add to it
         return _compiled(kernel)(*arrays)
     return kernel(*(each.tolist() if isinstance(each, np.ndarray) else each for each in arrays))
 
