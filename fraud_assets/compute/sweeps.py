@@ -39,13 +39,13 @@ NEVER: Final = np.iinfo(np.int64).min
 
 
 def call(kernel: Callable[..., Any], *arguments: pl.Series | NDArray[Any] | timedelta | int) -> Any:
-    """`kernel` over columns and arrays, compiled once it has met many rows in this process.
+    """`kernel` over columns and arrays, compiled once any has met many rows in this process: the others will.
 
     A null is False, NaN, -1, or for an instant LATEST: what is not published is not seen.
     """
     arrays = [_array(argument) for argument in arguments]
     _met[kernel] += max(len(each) for each in arrays if isinstance(each, np.ndarray))
-    if _met[kernel] >= COMPILE_FROM:
+    if max(list(_met.values())) >= COMPILE_FROM:  # a copy, as other threads add to it
         return _compiled(kernel)(*arrays)
     return kernel(*(each.tolist() if isinstance(each, np.ndarray) else each for each in arrays))
 
@@ -397,15 +397,17 @@ def most_frequent(
         own[:kinds].sort()
         for kind in range(kinds):
             place[own[kind]] = kind
-        count = np.zeros((kinds, snapshots), np.int64)
+        # First by how many each count differs from the one before: two steps an event, however long it is seen.
+        count = np.zeros((kinds, snapshots + 1), np.int64)
         for event in range(starts[one], starts[one + 1]):
-            kind = place[code[event]]
-            for snapshot in range(first[event], end[event]):
-                count[kind, snapshot] += 1
+            if first[event] < end[event]:
+                count[place[code[event]], first[event]] += 1
+                count[place[code[event]], end[event]] -= 1
         for kind in range(kinds):
             place[own[kind]] = -1
             for snapshot in range(snapshots):
                 number, query = count[kind, snapshot], one * snapshots + snapshot
+                count[kind, snapshot + 1] += number
                 different[query] += number > 0
                 rank = 3
                 while rank > 0 and number > times[query, rank - 1]:
