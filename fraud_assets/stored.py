@@ -23,9 +23,9 @@ from fraud_assets.storage.spool import Spool
 class StoredDataset:
     """A version of the training dataset, as read back.
 
-    `whole` is the dataset, with many records on disk; `spill` is then for what else is too much for memory:
-    the beginning of paths, as `training.fit` takes it. `set_aside` says which events were set aside before it was assembled; None: there were none.
-    `label_delay_days` is None if it was made by an earlier release.
+    `whole` is the dataset, with many records on disk. `spill` is then for what memory does not hold: the
+    beginning of paths, as `training.fit` takes it. `set_aside` says which events were set aside before it was
+    assembled; None: there were none. `label_delay_days` is None if it was made by an earlier release.
     """
 
     whole: records.Part

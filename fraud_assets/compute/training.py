@@ -67,11 +67,11 @@ def fingerprint(settings: Settings, gap: timedelta) -> str:
 def fit(train: Records, settings: Settings, gap: timedelta = timedelta(0), spill: str | None = None) -> Model:
     """A gradient-boosted classifier of `is_fraud`, to the bit the same for the same rows in any order.
 
-    Neither the number of threads changes it, nor `spill`: what begins with that, the names of the files
-    in which XGBoost then keeps the rows. Without it they are in memory. Parameters and rounds are searched, and the scores are calibrated, on the latest
-    part of `train`, `gap` after what a trial learns from; then all of `train` is fitted with them. Where
-    that part is too small, the first trial's parameters are taken, and the weight of the frauds is taken
-    back. Raises UnusableRecords when a class is missing.
+    The number of threads does not change it. Nor does `spill`, the beginning of the paths where XGBoost then
+    keeps the rows; without it they are in memory. Parameters and rounds are searched, and the scores are
+    calibrated, on the latest part of `train`, `gap` after what a trial learns from; then all of `train` is
+    fitted with them. Where that part is too small, the first trial's parameters are taken, and the weight of
+    the frauds is taken back. Raises UnusableRecords when a class is missing.
     """
     import xgboost
 
