@@ -397,7 +397,7 @@ def most_frequent(
         own[:kinds].sort()
         for kind in range(kinds):
             place[own[kind]] = kind
-        # First by how many each count differs from the one before: two steps an event, however long it is seen.
+        # First how much each count differs from the one before: two steps an event, however long it is seen.
         count = np.zeros((kinds, snapshots + 1), np.int64)
         for event in range(starts[one], starts[one + 1]):
             if first[event] < end[event]:
