@@ -17,7 +17,7 @@ from fraud_assets.compute.evidence import COMPARED
 from fraud_assets.compute.slices import SLICES
 from fraud_assets.domain.errors import RegistryError, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
-from fraud_assets.storage.ledger import Entry
+from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.tables import Tables
 from fraud_assets_tests.builders import history, training_dataset
@@ -327,6 +327,22 @@ def test_a_registered_candidate_has_its_pictures_and_its_slices(world: World) ->
 def test_a_site_named_like_a_formula_is_a_text_in_the_sheet_and_a_number_below_zero_stays_one() -> None:
     sheet = cycle._sheet(pl.DataFrame({"value": ["=1+1", None, "s1"], "low": [-0.5, None, 0.5]}))
     assert sheet.decode().splitlines() == ["value,low", "'=1+1,-0.5", ",", "s1,0.5"]
+
+
+def test_a_model_that_is_trained_in_parts_is_decided_on_alike_to_the_bit(
+    world: World, tmp_path: Path
+) -> None:
+    """All rows but a few lie on disk, for a while."""
+    trained(world)
+    in_memory = cycle.decide(world.platform, "acme", None)
+    ledger = Ledger(f"sqlite:///{tmp_path}/another.db")
+    world.with_platform(registry=FakeRegistry(), rows_in_memory=20, ledger=ledger)
+    cycle.train(world.platform, "acme", None)
+    in_parts = cycle.decide(world.platform, "acme", None)
+    assert in_parts.model_digest == in_memory.model_digest
+    assert (in_parts.verdict, in_parts.reasons) == (in_memory.verdict, in_memory.reasons)
+    assert in_parts.metrics == in_memory.metrics
+    assert list(Path(world.platform.tables.root, "acme", "scratch").iterdir()) == []
 
 
 def shares_of_events(world: World) -> tuple[float | None, float | None]:
