@@ -3,20 +3,26 @@
 `cycle` trains on it and judges by it, `stewardship` makes a model again from it.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from fraud_assets.compute import dataset, leaks, records, training
-from fraud_assets.domain.errors import TableDamaged, TableNotFound
+from fraud_assets.domain.errors import DiskFull, TableDamaged, TableNotFound
+from fraud_assets.domain.schemas import FEATURES
 from fraud_assets.domain.settings import Settings
 from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.spool import Spool
+
+_SPILLED_BYTES: Final = 16 * len(FEATURES)
+"""Of a record in XGBoost's files: 8 a feature as a number, up to 4 as a bin, and the rest to spare."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ def opened(
 ) -> Iterator[StoredDataset]:
     """The newest version, or the one named, for as long as it is needed.
 
-    Raises TableNotFound, and TableDamaged for one that cannot be read or, unless asked otherwise, was
-    altered.
+    Raises TableNotFound, DiskFull, and TableDamaged for one that cannot be read or, unless asked
+    otherwise, was altered.
     """
     found = platform.tables.version(tenant, "training_dataset") if version is None else version
     if found is None:
@@ -75,8 +81,19 @@ def opened(
             set_aside=facts.get("set_aside") or None,
             window_start=datetime.fromisoformat(since) if since else None,
             label_delay_days=float(days) if days else None,
-            spill=str(folder / "fit") if whole.records > platform.rows_in_memory else None,
+            spill=_spill(folder, whole.records) if whole.records > platform.rows_in_memory else None,
         )
+
+
+def _spill(folder: Path, records: int) -> str:
+    """Where XGBoost may keep so many records. Raises DiskFull: on a full disk it would abort the process."""
+    needed, free = records * _SPILLED_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(
+            f"expected {needed / 2**20:,.0f} MiB of free disk to train on {records:,} records in parts, "
+            f"found {free / 2**20:,.0f}; make room where the tenants' tables lie, then try again"
+        )
+    return str(folder / "fit")
 
 
 def _spooled(platform: Platform, tenant: str, version: int, folder: Path) -> pl.LazyFrame:

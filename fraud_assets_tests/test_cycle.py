@@ -1,8 +1,10 @@
 """What a stage leaves behind when it is run again: nothing twice."""
 
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import polars as pl
@@ -15,7 +17,7 @@ from fraud_assets.compute.activation import Candidate, Submission
 from fraud_assets.compute.evaluation import PUBLISHED
 from fraud_assets.compute.evidence import COMPARED
 from fraud_assets.compute.slices import SLICES
-from fraud_assets.domain.errors import RegistryError, TableNotFound
+from fraud_assets.domain.errors import DiskFull, RegistryError, TableNotFound
 from fraud_assets.domain.schemas import FEATURES, History, Profile
 from fraud_assets.storage.ledger import Entry, Ledger
 from fraud_assets.storage.platform import Platform
@@ -342,6 +344,22 @@ def test_a_model_that_is_trained_in_parts_is_decided_on_alike_to_the_bit(
     assert in_parts.model_digest == in_memory.model_digest
     assert (in_parts.verdict, in_parts.reasons) == (in_memory.verdict, in_memory.reasons)
     assert in_parts.metrics == in_memory.metrics
+    assert list(Path(world.platform.tables.root, "acme", "scratch").iterdir()) == []
+
+
+def test_too_little_disk_to_train_in_parts_is_said_before_anything_is_fitted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XGBoost would abort the process, and with it whoever else is worked on there."""
+    trained(world)
+    world.with_platform(registry=FakeRegistry(), rows_in_memory=20)
+    whole, _, _ = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=whole, used=whole - 9, free=9))
+    with pytest.raises(
+        DiskFull, match=r"expected 0 MiB of free disk to train on \d+ records in parts, found 0; make"
+    ):
+        cycle.train(world.platform, "acme", None)
+    assert world.platform.registry.challenger("acme") is None
     assert list(Path(world.platform.tables.root, "acme", "scratch").iterdir()) == []
 
 

@@ -12,6 +12,7 @@ may be a stranger's text.
     ├── UnusableRecords        records that no model can be fitted on or judged by
     ├── TableNotFound          a tenant's table that has not been written yet
     ├── TableNotWritten        a tenant's table that could not be written, as on a full disk
+    ├── DiskFull               a disk without room for what memory does not hold
     ├── TableDamaged           a tenant's table whose files were altered or are incomplete
     ├── RegistryError          the model registry
     │   ├── RegistryUnreachable  no answer; worth another try
@@ -66,6 +67,10 @@ class TableNotFound(FraudAssetsError, LookupError):
 
 class TableNotWritten(FraudAssetsError):
     """A tenant's table could not be written; it is as it was."""
+
+
+class DiskFull(FraudAssetsError):
+    """Too little room on a disk for what memory does not hold."""
 
 
 class TableDamaged(FraudAssetsError):
