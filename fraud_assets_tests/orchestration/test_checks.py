@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from fraud_assets.compute import dataset
 from fraud_assets.domain.schemas import Profile
 from fraud_assets.orchestration import checks
 from fraud_assets_tests.builders import entry, history, training_dataset
@@ -32,9 +33,12 @@ def activated(world: World) -> None:
 
 
 def store(world: World, records: int, fraud_share: float = 0.5) -> None:
-    frame = training_dataset(records, fraud_share=fraud_share)
+    write(world, training_dataset(records, fraud_share=fraud_share))
+
+
+def write(world: World, frame: pl.DataFrame) -> None:
     # The records are minutes apart: a gap of days would leave none to train on.
-    facts = {"as_of": TONIGHT.isoformat(), "digest": "d" * 64, "label_delay_days": "0.0"}
+    facts = {"as_of": TONIGHT.isoformat(), "digest": dataset.digest(frame.lazy()), "label_delay_days": "0.0"}
     world.platform.tables.write("acme", "training_dataset", frame, facts)
 
 
@@ -90,8 +94,7 @@ def test_a_clean_dataset_has_no_leak(world: World) -> None:
 
 def test_a_feature_with_the_outcome_in_it_is_a_leak(world: World) -> None:
     frame = training_dataset(300).with_columns(minutes_early=pl.col("is_fraud").cast(pl.Float64))
-    facts = {"as_of": TONIGHT.isoformat(), "digest": "d" * 64}
-    world.platform.tables.write("acme", "training_dataset", frame, facts)
+    write(world, frame)
     found = evaluated(world, NO_LEAK)
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert found.description == (
