@@ -6,7 +6,8 @@ the figures are also written there, `ratio_NAME` being how many times our second
 
 - duckdb: the SQL of a good analyst, windows with RANGE, ASOF JOIN and joins, on two threads;
 - duckdb_streams: the fastest SQL that we know, rewritten as running sums, on two threads;
-- pandas: groupby-rolling and merges, its families of features on two threads;
+- pandas: groupby-rolling and merges, as pandas runs them: on one thread;
+- pandas_threads: the same, its families of features two at a time;
 - per_event: the queries of an application, one event at a time, from a sample of the events.
 """
 
@@ -34,6 +35,7 @@ _MODULES: Final = {
     "duckdb": "duckdb_sql",
     "duckdb_streams": "duckdb_streams",
     "pandas": "pandas_rolling",
+    "pandas_threads": "pandas_threads",
 }
 _SAMPLE: Final = 3_000
 """Events of the loop that asks for one event at a time; the others are taken to cost the same."""

@@ -5,8 +5,8 @@ that is hidden from it. A family of features is a frame with the events' row num
 which it knows nothing may be missing. Rows are expected as `tenant.write` leaves them, by guard, punch-in and
 event id.
 
-pandas keeps to one thread. The families run two at a time, as far as Python lets them: more than most users
-do, so that the second core is not held against pandas.
+pandas keeps to one thread, and so does `run`, unless it is given two: then the families run two at a time, as
+far as Python lets them, so that the second core is not held against pandas.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,6 @@ Frame = Any
 Column = Any
 """A column of such a frame."""
 
-_THREADS: Final = 2
 _SUFFICIENT_OBSERVATIONS: Final = 30
 _MINIMUM_OBSERVATIONS: Final = 10
 _HOURS_PER_RADIAN: Final = 12 / np.pi
@@ -39,10 +38,10 @@ _FLAGS: Final = ["is_mock_location", "face_verified"]
 _AXES: Final = ["latitude", "longitude"]
 
 
-def run(folder: Path) -> dict[str, tuple[int, float]]:
+def run(folder: Path, threads: int = 1) -> dict[str, tuple[int, float]]:
     """Per feature the number of known values and their sum; booleans and entry_source as numbers."""
     events = _read(folder)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         totals = list(pool.map(lambda family: _totals(family(events)), _FAMILIES))
     return {name: total for part in totals for name, total in part.items()}
 

@@ -60,6 +60,7 @@ def test_the_command_measures_every_contender_and_writes_its_figures(tmp_path: P
         "ratio_duckdb",
         "ratio_duckdb_streams",
         "ratio_pandas",
+        "ratio_pandas_threads",
         "ratio_per_event",
         "peak_mib",
         "exponent",
