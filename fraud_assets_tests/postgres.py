@@ -67,7 +67,9 @@ class PostgresServer:
     def crash(self) -> None:
         """Ends it by force with all its processes, as a machine does that loses its power."""
         if self._process is not None:
-            family = [*psutil.Process(self._process.pid).children(recursive=True), self._process]
+            parent = psutil.Process(self._process.pid)
+            parent.suspend()  # else it may start one more between the count and its end
+            family = [*parent.children(recursive=True), self._process]
             for process in family:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
