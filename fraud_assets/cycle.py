@@ -258,7 +258,7 @@ def _made_with(rules: Settings) -> dict[str, str]:
 
 
 def _submission(stored: StoredDataset, rules: Settings, facts: Mapping[str, str]) -> Submission:
-    parts, model = split(stored, rules), fitted(stored, rules)
+    parts, model = fitted(stored, rules)
     scores = training.score(model.content, parts.holdout.rows, threads=rules.threads)
     simpler = rivals.scores(parts.train.rows, parts.holdout.rows, rules)
     judged = evidence.judged(parts.holdout.rows)

@@ -186,7 +186,7 @@ def rebuild(platform: Platform, tenant: str, version: int) -> Rebuilt:
     rules = _settings(recorded)
     version_of_dataset = int(recorded.tags["dataset_version"])
     with stored.opened(platform, tenant, version_of_dataset, even_if_altered=True) as found:
-        model = stored.fitted(found, rules)
+        _, model = stored.fitted(found, rules)
         differences = tuple(_differences(recorded.tags, found, rules))
     decided = [each for each in platform.ledger.history(tenant) if each.model_version == version]
     return Rebuilt(

@@ -141,7 +141,7 @@ def split(stored: StoredDataset, rules: Settings) -> records.Split:
     return records.split(stored.whole.rows, rules, stored.gap(rules))
 
 
-def fitted(stored: StoredDataset, rules: Settings) -> training.Model:
+def fitted(stored: StoredDataset, rules: Settings) -> tuple[records.Split, training.Model]:
     """The one way from a dataset to its model, for `cycle.train` and for whoever makes it again."""
-    train = split(stored, rules).train
-    return training.fit(train.rows, rules, stored.gap(rules), stored.spill)
+    parts = split(stored, rules)
+    return parts, training.fit(parts.train.rows, rules, stored.gap(rules), stored.spill)

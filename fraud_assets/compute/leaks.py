@@ -67,18 +67,14 @@ def _columns(dataset: pl.LazyFrame) -> Iterator[str]:
 def _features(dataset: pl.LazyFrame, settings: Settings) -> Iterator[str]:
     guard = pl.col("guard_id")
     # A guard's first event has no step, and says nothing.
-    has_before = _column(dataset, (guard == guard.shift()).fill_null(value=False))
-    labels = _column(dataset, pl.col("is_fraud")).to_numpy()
+    has_before = records.column(dataset, (guard == guard.shift()).fill_null(value=False))
+    labels = records.column(dataset, pl.col("is_fraud")).to_numpy()
     stepping = labels[has_before.to_numpy()]
     for name in FEATURES:
-        for how, of, view in _views(_column(dataset, pl.col(name)), labels, has_before, stepping):
+        for how, of, view in _views(records.column(dataset, pl.col(name)), labels, has_before, stepping):
             if _tells(of, settings) and (found := _separation(of, view)) >= _too_good(of, settings):
                 yield f"{name} alone{how} tells the outcome: PR-AUC {found:.3f}"
                 break
-
-
-def _column(dataset: pl.LazyFrame, value: pl.Expr) -> pl.Series:
-    return dataset.select(value).collect().to_series()
 
 
 def _views(

@@ -61,6 +61,11 @@ def frames(records: Records) -> Iterator[pl.DataFrame]:
     return iter(records.collect_batches(chunk_size=_ROWS_AT_ONCE, maintain_order=True))
 
 
+def column(records: Records, value: pl.Expr) -> pl.Series:
+    """`value` of each of `records`, in their order."""
+    return records.lazy().select(value).collect().to_series()
+
+
 def part(records: Records) -> Part:
     """`records`, laid out and counted."""
     rows = laid_out(records)
@@ -78,7 +83,7 @@ def split(dataset: Records, settings: Settings, gap: timedelta) -> Split:
     it is trained on. Raises UnusableRecords for an empty dataset.
     """
     rows, punched_in = laid_out(dataset), pl.col("punch_in_at")
-    instants = rows.select(punched_in).collect().to_series().sort()
+    instants = column(rows, punched_in).sort()
     if instants.is_empty():
         raise UnusableRecords("expected training records to split, got none; widen the training window")
     held_out = max(1, round(instants.len() * settings.holdout_share))

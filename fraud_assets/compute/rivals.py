@@ -48,18 +48,14 @@ def scores(train: Records, holdout: Records, settings: Settings) -> dict[str, Nu
 
 def face_check(rows: Records) -> Numbers:
     """1 - face_recognition_confidence, so 1 from a face distance of 0.4 on; 0 without a check."""
-    return _column(rows, (1 - pl.col("face_recognition_confidence")).fill_null(0.0))
+    return records.column(rows, (1 - pl.col("face_recognition_confidence")).fill_null(0.0)).to_numpy()
 
 
 def location(rows: Records) -> Numbers:
     """1 for a mock location, else the travel speed as a share of an airliner's, at most 1; 0 if not known."""
     faked = pl.col("is_mock_location").fill_null(value=False).cast(pl.Float64)
     speed = (pl.col("travel_speed_kmh") / AIRLINER_KMH).clip(upper_bound=1.0).fill_null(0.0)
-    return _column(rows, pl.max_horizontal(faked, speed))
-
-
-def _column(rows: Records, value: pl.Expr) -> Numbers:
-    return rows.lazy().select(value).collect().to_series().to_numpy()
+    return records.column(rows, pl.max_horizontal(faked, speed)).to_numpy()
 
 
 def _regression(train: Records, holdout: Records, most: int) -> Numbers:
