@@ -20,6 +20,7 @@ from typing import Any, Self
 import dagster as dg
 import psutil
 import yaml
+from dagster._core.events import DagsterEvent
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
@@ -126,14 +127,29 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """A run of another machine's daemon is left to that: what cannot be seen from here is not ended."""
-        if _is_here(run) and _worker(run) is None:
-            return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if not _is_here(run) or _worker(run) is not None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        _fail(self._instance, run.run_id, "its process is gone")
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
 
 
 def _end(worker: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         worker.kill()
+
+
+def _fail(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
+    """First the status, then the event, unless the run came to its end in the meantime.
+
+    The other way round, which is Dagster's, its retries can read of a failure of a run that has not failed
+    yet; they pass over it, and never look at it again.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return
+    failure = DagsterEvent(dg.DagsterEventType.PIPELINE_FAILURE.value, run.job_name, message=why)
+    instance.run_storage.handle_run_event(run_id, failure)
+    instance.report_run_failed(run, f"The run failed: {why}. It was killed, or ended by an error of a library.")
 
 
 def _named(process: psutil.Process) -> str:

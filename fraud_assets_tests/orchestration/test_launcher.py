@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.events import DagsterEvent
 from dagster._core.launcher import WorkerStatus
 
 from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG, WarmRunLauncher, _named
@@ -53,6 +54,38 @@ def test_a_process_that_lives_is_running_and_one_of_its_number_that_was_born_ear
     assert launcher.check_run_worker_health(lives).status is WorkerStatus.RUNNING
     assert launcher.check_run_worker_health(gone).status is WorkerStatus.FAILED
     assert not launcher.terminate(gone.run_id)
+
+
+def test_whoever_reads_that_a_run_failed_finds_it_failed(
+    instance: dg.DagsterInstance, launcher: WarmRunLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, number, _ = _named(psutil.Process()).split()
+    gone, found = run_of(instance, f"{here} {number} 1.00"), []
+    real = instance.event_log_storage.store_event
+
+    def watched(event: dg.EventLogEntry) -> None:
+        real(event)
+        if event.get_dagster_event().is_run_failure:
+            found.append(instance.get_runs(dg.RunsFilter(run_ids=[gone.run_id]))[0].status)
+
+    monkeypatch.setattr(instance.event_log_storage, "store_event", watched)
+    launcher.check_run_worker_health(gone)
+    launcher.check_run_worker_health(gone)
+    assert found == [dg.DagsterRunStatus.FAILURE]
+
+
+def test_a_run_that_ended_well_before_its_process_was_missed_stays_as_it_is(
+    instance: dg.DagsterInstance, launcher: WarmRunLauncher
+) -> None:
+    here, number, _ = _named(psutil.Process()).split()
+    seen = run_of(instance, f"{here} {number} 1.00")
+    instance.run_storage.handle_run_event(
+        seen.run_id, DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, seen.job_name)
+    )
+    launcher.check_run_worker_health(seen)
+    now = instance.get_run_by_id(seen.run_id)
+    assert now is not None
+    assert now.status is dg.DagsterRunStatus.SUCCESS
 
 
 def test_a_run_of_another_machine_is_not_ended_from_here_but_told_to_end(
