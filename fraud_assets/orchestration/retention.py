@@ -1,11 +1,12 @@
 """The daily job that deletes old runs. What of them is the newest word on a tenant is kept, however old."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
 
 from fraud_assets.orchestration import traces
+from fraud_assets.storage.platform import Platform
 
 
 class Retention(dg.Config):
@@ -15,9 +16,11 @@ class Retention(dg.Config):
 
 
 @dg.op
-def delete_old_runs(context: dg.OpExecutionContext, config: Retention) -> None:
+def delete_old_runs(
+    context: dg.OpExecutionContext, config: Retention, platform: dg.ResourceParam[Platform]
+) -> None:
     """Deletes the runs that ended before, with their events and logs."""
-    ended_before = datetime.now(UTC) - timedelta(days=config.days)
+    ended_before = platform.now() - timedelta(days=config.days)
     deleted, kept = traces.prune(context.instance, ended_before)
     context.log.info(f"delete_old_runs       {deleted:,} runs deleted, {kept:,} old ones kept")
 

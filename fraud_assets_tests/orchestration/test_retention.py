@@ -1,6 +1,7 @@
 """Old runs are deleted; what they say that nothing newer says is kept."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fraud_assets.orchestration import retention, traces
+from fraud_assets.storage.platform import Platform
 
 PROFILES = dg.AssetKey("profiles")
 tenants = dg.DynamicPartitionsDefinition(name="tenants")
@@ -32,6 +34,11 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as made:
         made.add_dynamic_partitions("tenants", ["acme", "zebra"])
         yield made
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform.from_environment({"FRAUD_ASSETS_HOME": str(tmp_path / "home")})
 
 
 def run_of(tenant: str, instance: dg.DagsterInstance, what: Sequence[object] = (profiles, is_sound)) -> str:
@@ -79,16 +86,34 @@ def test_runs_that_ended_later_and_runs_that_go_on_are_kept(instance: dg.Dagster
     assert going_on in left(instance)
 
 
-def test_the_job_says_what_it_did_and_refuses_to_keep_runs_for_less_than_a_month(
-    instance: dg.DagsterInstance,
+def test_the_job_deletes_by_the_clock_it_is_given_and_says_what_it_did(
+    instance: dg.DagsterInstance, platform: Platform
 ) -> None:
-    run_of("acme", instance)
-    done = retention.prune_runs.execute_in_process(instance=instance)
-    said = [entry.user_message for entry in instance.all_logs(done.run_id)]
-    assert "delete_old_runs       0 runs deleted, 0 old ones kept" in said
+    superseded, newest = run_of("acme", instance), run_of("acme", instance)
+
+    def pruned(days: int) -> list[str]:
+        now = datetime.now(UTC) + timedelta(days=days)
+        clocked = {"platform": replace(platform, now=lambda: now)}
+        done = retention.prune_runs.execute_in_process(instance=instance, resources=clocked)
+        told = [entry.user_message for entry in instance.all_logs(done.run_id)]
+        return [line for line in told if line.startswith("delete_old_runs ")]
+
+    assert pruned(399) == ["delete_old_runs       0 runs deleted, 0 old ones kept"]
+    assert left(instance) >= {superseded, newest}
+    # The job's own first run is as old by then.
+    assert pruned(401) == ["delete_old_runs       2 runs deleted, 1 old ones kept"]
+    assert newest in left(instance)
+    assert superseded not in left(instance)
+
+
+def test_the_job_refuses_to_keep_runs_for_less_than_a_month(
+    instance: dg.DagsterInstance, platform: Platform
+) -> None:
     few = {"ops": {"delete_old_runs": {"config": {"days": 29}}}}
     with pytest.raises(ValidationError, match="greater than or equal to 30"):
-        retention.prune_runs.execute_in_process(instance=instance, run_config=few)
+        retention.prune_runs.execute_in_process(
+            instance=instance, run_config=few, resources={"platform": platform}
+        )
 
 
 def test_it_is_asked_for_each_day_by_a_schedule_that_is_on() -> None:
