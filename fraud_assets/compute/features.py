@@ -22,6 +22,7 @@ from fraud_assets.compute import sweeps
 from fraud_assets.compute.observations import (
     BATCH_EVENTS,
     EVERY_EVENT,
+    Past,
     by_guard,
     guard_batches,
     haversine_meters,
@@ -92,24 +93,34 @@ def batches(
     some batches at once and 24 bytes an event; some 120 bytes an event while sites and devices are counted.
     """
     numbered = past(events.with_row_index("row").drop(_UNREAD), shifts, sites)
-    places = _at_places(events, np.diff(numbered.events.starts), is_asked)
+    return _batches(events, numbered, known, is_asked, size)
+
+
+def _batches(
+    events: pl.LazyFrame, numbered: Past, known: Known, is_asked: pl.Expr, size: int
+) -> Iterator[pl.DataFrame]:
+    sites = numbered.sites
 
     def described(guards: pl.Series) -> pl.DataFrame:
         seen = numbered.observed(guards)
         asked = seen.filter(is_asked)
+        profiles = known(guards, seen)
         found = (
-            places[asked["row"]],
             _of_guard(asked, seen, guards),
             _at_own_site(asked, seen, guards, sites.height),
+            places.result()[asked["row"]],
         )
         return EventFeatures.cast(
             pl.concat([asked, *found], how="horizontal")
             .with_columns(_against_past())
             .pipe(_with_calendar)
-            .pipe(_with_profile, known(guards, seen), guards)
+            .pipe(_with_profile, profiles, guards)
         )
 
-    return in_parallel(described, guard_batches(numbered.events, size, is_asked))
+    # The first batches are worked on meanwhile.
+    with ThreadPoolExecutor(1) as aside:
+        places = aside.submit(_at_places, events, np.diff(numbered.events.starts), is_asked)
+        yield from in_parallel(described, guard_batches(numbered.events, size, is_asked))
 
 
 def _at_places(events: pl.LazyFrame, guard_lengths: sweeps.Integers, is_asked: pl.Expr) -> pl.DataFrame:

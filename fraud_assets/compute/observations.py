@@ -41,10 +41,11 @@ def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> 
     shift scheduled_start, published_at and is_late: whether that shift was known in time is for the caller
     to ask.
     """
+    # A name is a number wherever it is compared or copied row by row.
+    names = [pl.col(name).cast(pl.Enum(sites[name].drop_nulls().unique().sort())) for name in ("tz", "country")]
     at_site = sites.sort("site_id").select(
         "site_id",
-        "tz",
-        "country",
+        *names,
         site=pl.int_range(pl.len()),
         site_latitude="latitude",
         site_longitude="longitude",

@@ -7,7 +7,7 @@ named with a reason, and costs the others nothing.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from math import nan, nextafter, pi
+from math import nextafter, pi
 from typing import Any, Final
 
 import numpy as np
@@ -63,7 +63,46 @@ _VALUES: Final = {
 _USUAL: Final = {"hour": "hour_of_day", "weekday": "day_of_week", "site": "site"}
 """The columns of which a profile holds the most frequent values."""
 
-Batch = Callable[[pl.DataFrame, Sequence[str], Sequence[datetime]], pl.DataFrame]
+Columns = Mapping[str, sweeps.Values]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the `snapshots` of each of `guards` look at. A query is one snapshot of one guard.
+
+    `columns` are what `_measured` gives of the guards' events, one guard after the other; `starts`: where the
+    events of each start, with the end at last.
+    """
+
+    guards: Sequence[str]
+    columns: Columns
+    starts: sweeps.Integers
+    snapshots: int
+
+    def of(self, first: int, end: int) -> "Seen":
+        """The guards from the place `first` on and before `end`."""
+        bounds = self.starts[first : end + 1]
+        columns = {name: values[bounds[0] : bounds[-1]] for name, values in self.columns.items()}
+        return Seen(self.guards[first:end], columns, bounds - bounds[0], self.snapshots)
+
+    def means(self, value: str, first: str = "first") -> tuple[sweeps.Integers, sweeps.Floats]:
+        """By query the number and mean of the known values; NaN without one."""
+        return sweeps.call(sweeps.means, self.columns[value], *self._by(first))
+
+    def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
+        """By query the population standard deviation of the values with this `mean`."""
+        return sweeps.call(sweeps.spreads, self.columns[value], mean, *self._by("first"))
+
+    def most_frequent(self, code: str) -> tuple[sweeps.Integers, sweeps.Integers, sweeps.Integers]:
+        """By query the three most frequent codes, how often they are there, and how many there are."""
+        codes = sweeps.count(self.columns[code])
+        return sweeps.call(sweeps.most_frequent, self.columns[code], *self._by("first"), codes)
+
+    def _by(self, first: str) -> tuple[sweeps.Values, sweeps.Values, sweeps.Integers, int]:
+        return self.columns[first], self.columns["end"], self.starts, self.snapshots
+
+
+Batch = Callable[[Seen], Columns]
 
 
 @dataclass(frozen=True)
@@ -90,19 +129,9 @@ def snapshot_instants(as_of: datetime, settings: Settings) -> list[datetime]:
     return [*(first + week * WEEK for week in range(weeks)), as_of]
 
 
-def profile(measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime]) -> pl.DataFrame:
-    """What `guards` were seen to do before each of `snapshots`, by guard: a batch of `of_observed`.
-
-    `measured`: their events, as `of_observed` measured them for these snapshots.
-    """
-    asked = pl.Series("guard_id", sorted(guards), dtype=pl.String)
-    moments = _moments(snapshots)
-    seen = _Seen(measured, starts(measured, asked), moments.len())
-    queries = [
-        asked.gather(np.repeat(np.arange(asked.len()), moments.len())),
-        moments.gather(np.tile(np.arange(moments.len()), asked.len())),
-    ]
-    return pl.DataFrame(queries).hstack(sweeps.frame(_means(seen) | _most_frequent(seen)))
+def profile(seen: Seen) -> Columns:
+    """By query what the guards were seen to do before the snapshot: one batch of guards."""
+    return _means(seen) | _most_frequent(seen)
 
 
 def build(
@@ -175,22 +204,29 @@ def of_observed(
     `observed`: their events, observed and in time. The guards are profiled in batches of
     `profile_batch_size`; those that cannot be are added to `failed`, with the reason.
     """
-    measured = _measured(observed, _moments(snapshots), timedelta(hours=24 * settings.profile_days))
-    bounds = starts(measured, guards)
-    place = {guard: number for number, guard in enumerate(guards)}
-
-    def attempt(some: Sequence[str]) -> pl.DataFrame:
-        theirs = measured[bounds[place[some[0]]] : bounds[place[some[-1]] + 1]]
-        return batch(theirs, some, snapshots)
-
-    frames: list[pl.DataFrame] = []
-    for some in guards.to_frame().iter_slices(settings.profile_batch_size):
-        frames += _profile_or_name(attempt, some["guard_id"].to_list(), failed)
-    if not frames:
+    moments = pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
+    measured = _measured(observed, moments, timedelta(hours=24 * settings.profile_days))
+    bounds, size = starts(observed, guards), settings.profile_batch_size
+    seen = Seen(guards.to_list(), sweeps.columns(measured), bounds, moments.len())
+    parts: list[tuple[Sequence[str], Columns]] = []
+    for first in range(0, guards.len(), size):
+        parts += _profile_or_name(batch, seen.of(first, min(first + size, guards.len())), failed)
+    if not parts:
         return Profile.create_empty()
-    found = pl.concat(frames).filter(pl.col("observations") > 0)
     tenant = pl.lit(observed["tenant_id"].first(), pl.String)
-    return _completed(found.with_columns(tenant_id=tenant), sites, settings)
+    found = _joined(parts, moments).filter(pl.col("observations") > 0).with_columns(tenant_id=tenant)
+    return _completed(found, sites, settings)
+
+
+def _joined(parts: Sequence[tuple[Sequence[str], Columns]], moments: pl.Series) -> pl.DataFrame:
+    """What was found of all guards, with guard_id and snapshot_at: a row a query."""
+    guards = pl.Series("guard_id", [guard for some, _ in parts for guard in some], dtype=pl.String)
+    queries = [
+        guards.gather(np.repeat(np.arange(guards.len()), moments.len())),
+        moments.gather(np.tile(np.arange(moments.len()), guards.len())),
+    ]
+    columns = {name: np.concatenate([found[name] for _, found in parts]) for name in parts[0][1]}
+    return pl.DataFrame(queries).hstack(sweeps.frame(columns))
 
 
 def made(
@@ -233,10 +269,6 @@ def fingerprint(settings: Settings) -> str:
     return settings.model_dump_json(include=set(rules))
 
 
-def _moments(snapshots: Sequence[datetime]) -> pl.Series:
-    return pl.Series("snapshot_at", sorted(snapshots), dtype=pl.Datetime("us", "UTC"))
-
-
 def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> pl.DataFrame:
     """What profiles are made of, by event, and which snapshots see it: from `first` on and before `end`.
 
@@ -250,9 +282,8 @@ def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> 
         "end": pl.col("punch_in_at") + window,
     }
     return observed.select(
-        "guard_id",
         *_USUAL.values(),
-        **{name: value.cast(pl.Float64).fill_null(nan) for name, value in _VALUES.items()},
+        **{name: value.cast(pl.Float64) for name, value in _VALUES.items()},
         **{
             name: pl.lit(moments).search_sorted(instant, "right").cast(pl.Int64)
             for name, instant in bounds.items()
@@ -261,16 +292,17 @@ def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> 
 
 
 def _profile_or_name(
-    attempt: Callable[[Sequence[str]], pl.DataFrame], guards: Sequence[str], failed: dict[str, str]
-) -> list[pl.DataFrame]:
-    """The frames of all `guards` that can be profiled; the others are added to `failed`."""
+    batch: Batch, seen: Seen, failed: dict[str, str]
+) -> list[tuple[Sequence[str], Columns]]:
+    """What `batch` says of the guards that can be profiled; the others are added to `failed`."""
     try:
-        return [attempt(guards)]
+        return [(seen.guards, batch(seen))]
     except (pl.exceptions.ComputeError, ArithmeticError, ValueError) as error:
-        if len(guards) == 1:
-            failed[guards[0]] = f"profiling raised {error!r:.200}"
+        if len(seen.guards) == 1:
+            failed[seen.guards[0]] = f"profiling raised {error!r:.200}"
             return []
-    return [frame for guard in guards for frame in _profile_or_name(attempt, [guard], failed)]
+    alone = [seen.of(place, place + 1) for place in range(len(seen.guards))]
+    return [part for one in alone for part in _profile_or_name(batch, one, failed)]
 
 
 def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) -> list[tuple[str, str, str]]:
@@ -284,35 +316,7 @@ def _too_few(newest: pl.DataFrame, guards: Sequence[str], settings: Settings) ->
     ]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What the `snapshots` of each guard look at; `starts`: where the guards' rows of `measured` start.
-
-    A query is one snapshot of one guard.
-    """
-
-    measured: pl.DataFrame
-    starts: sweeps.Integers
-    snapshots: int
-
-    def means(self, value: str, first: str = "first") -> tuple[sweeps.Integers, sweeps.Floats]:
-        """By query the number and mean of the known values; NaN without one."""
-        return sweeps.call(sweeps.means, self.measured[value], *self._by(first))
-
-    def spreads(self, value: str, mean: sweeps.Floats) -> sweeps.Floats:
-        """By query the population standard deviation of the values with this `mean`."""
-        return sweeps.call(sweeps.spreads, self.measured[value], mean, *self._by("first"))
-
-    def most_frequent(self, code: str) -> tuple[sweeps.Integers, sweeps.Integers, sweeps.Integers]:
-        """By query the three most frequent codes, how often they are there, and how many there are."""
-        codes = sweeps.count(self.measured[code])
-        return sweeps.call(sweeps.most_frequent, self.measured[code], *self._by("first"), codes)
-
-    def _by(self, first: str) -> tuple[pl.Series, pl.Series, sweeps.Integers, int]:
-        return self.measured[first], self.measured["end"], self.starts, self.snapshots
-
-
-def _means(seen: _Seen) -> dict[str, sweeps.Values]:
+def _means(seen: Seen) -> dict[str, sweeps.Values]:
     observations, night_share = seen.means("is_night")
     face_mean = seen.means("face")[1]
     return {
@@ -328,7 +332,7 @@ def _means(seen: _Seen) -> dict[str, sweeps.Values]:
     }
 
 
-def _most_frequent(seen: _Seen) -> dict[str, sweeps.Values]:
+def _most_frequent(seen: Seen) -> dict[str, sweeps.Values]:
     """By query NAME_top and NAME_times, three numbers each, and NAME_variety; NAME is one of _USUAL."""
     columns: dict[str, sweeps.Values] = {}
     for name, code in _USUAL.items():

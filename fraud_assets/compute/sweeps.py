@@ -55,9 +55,14 @@ def frame(columns: Mapping[str, NDArray[Any]]) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(name, values, nan_to_null=True) for name, values in columns.items()])
 
 
-def count(codes: pl.Series) -> int:
+def columns(rows: pl.DataFrame) -> dict[str, NDArray[Any]]:
+    """Columns as `call` takes them; once for many calls."""
+    return {column.name: _of_column(column) for column in rows}
+
+
+def count(codes: pl.Series | NDArray[Any]) -> int:
     """How many codes there are, from 0 to the greatest one."""
-    return int(codes.to_numpy().max(initial=-1)) + 1
+    return int((codes.to_numpy() if isinstance(codes, pl.Series) else codes).max(initial=-1)) + 1
 
 
 def _array(value: pl.Series | NDArray[Any] | timedelta | int) -> NDArray[Any] | int:

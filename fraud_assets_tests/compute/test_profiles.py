@@ -164,11 +164,11 @@ def test_a_corrupt_guard_is_named_with_its_reason_and_the_others_are_profiled() 
 
 
 def fails_on(bad: set[str], fault: Exception, calls: list[list[str]]) -> profiles.Batch:
-    def batch(measured: pl.DataFrame, guards: Sequence[str], snapshots: Sequence[datetime]) -> pl.DataFrame:
-        calls.append(list(guards))
-        if bad & set(guards):
+    def batch(seen: profiles.Seen) -> profiles.Columns:
+        calls.append(list(seen.guards))
+        if bad & set(seen.guards):
             raise fault
-        return profiles.profile(measured, guards, snapshots)
+        return profiles.profile(seen)
 
     return batch
 
