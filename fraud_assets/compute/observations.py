@@ -42,7 +42,9 @@ def observe(events: pl.DataFrame, sites: pl.DataFrame, shifts: pl.DataFrame) -> 
     to ask.
     """
     # A name is a number wherever it is compared or copied row by row.
-    names = [pl.col(name).cast(pl.Enum(sites[name].drop_nulls().unique().sort())) for name in ("tz", "country")]
+    names = [
+        pl.col(name).cast(pl.Enum(sites[name].drop_nulls().unique().sort())) for name in ("tz", "country")
+    ]
     at_site = sites.sort("site_id").select(
         "site_id",
         *names,

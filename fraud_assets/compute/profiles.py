@@ -291,9 +291,7 @@ def _measured(observed: pl.DataFrame, moments: pl.Series, window: timedelta) -> 
     )
 
 
-def _profile_or_name(
-    batch: Batch, seen: Seen, failed: dict[str, str]
-) -> list[tuple[Sequence[str], Columns]]:
+def _profile_or_name(batch: Batch, seen: Seen, failed: dict[str, str]) -> list[tuple[Sequence[str], Columns]]:
     """What `batch` says of the guards that can be profiled; the others are added to `failed`."""
     try:
         return [(seen.guards, batch(seen))]

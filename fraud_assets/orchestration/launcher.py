@@ -149,7 +149,9 @@ def _fail(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
         return
     failure = DagsterEvent(dg.DagsterEventType.PIPELINE_FAILURE.value, run.job_name, message=why)
     instance.run_storage.handle_run_event(run_id, failure)
-    instance.report_run_failed(run, f"The run failed: {why}. It was killed, or ended by an error of a library.")
+    instance.report_run_failed(
+        run, f"The run failed: {why}. It was killed, or ended by an error of a library."
+    )
 
 
 def _named(process: psutil.Process) -> str:

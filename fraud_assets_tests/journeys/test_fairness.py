@@ -51,7 +51,7 @@ def at_once(records: list[RunRecord]) -> int:
 def test_large_tenants_at_the_head_of_the_queue_leave_half_of_the_places_to_the_others(
     installation: Installation,
 ) -> None:
-    installation.create_company(dict.fromkeys(LARGE, 30) | dict.fromkeys(SMALL, 6))
+    installation.create_company({**dict.fromkeys(LARGE, 30), **dict.fromkeys(SMALL, 6)})
     installation.cycle_at(datetime.now(UTC) + timedelta(hours=12))
     with daemon(installation) as instance:
         for tenant in LARGE:
