@@ -136,6 +136,7 @@ ELSEWHERE = {
     "address": "file://{root}/beta/training_dataset/{name}",
     "of the system": "file:///etc/passwd",
     "of a server": "s3://bucket/beta.parquet",
+    "no name of a file": "{name}\0",
 }
 
 

@@ -227,7 +227,8 @@ def _in_order(folder: Path, version: int | None) -> Iterator[pl.DataFrame]:
 def _inside(folder: Path, name: str) -> Path:
     """Raises OSError for a file that lies elsewhere: who altered the log might have another tenant's read."""
     path = folder / name
-    if path.resolve().parent != folder.resolve():
+    # Of a name that holds a null byte nothing can be asked: it is no file's.
+    if "\0" in name or path.resolve().parent != folder.resolve():
         raise OSError(f"the file {name!r:.100}, which lies outside of the table's folder")
     return path
 
