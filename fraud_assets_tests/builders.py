@@ -179,7 +179,7 @@ def submission(content: bytes = b"model one", **facts: str) -> Submission:
         facts={"cycle_started_at": "2026-03-09T02:00:00+00:00", **facts},
         train=Part(pl.LazyFrame({"is_fraud": [True, False, False]}), 3, 1),
         holdout=Part(pl.LazyFrame({"is_fraud": [True, False]}), 2, 1),
-        pictures={"curve.png": b"\x89PNG picture"},
+        files={"curve.png": b"\x89PNG picture"},
     )
 
 

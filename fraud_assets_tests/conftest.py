@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fraud_assets.compute import pictures
 from fraud_assets.storage.registry import Registry
+from fraud_assets_tests.fakes import draw_nothing
 from fraud_assets_tests.postgres import fresh_database, postgres_server
 
 # How long an example takes says something about the machine, not about the code. On top of Hypothesis' own
@@ -22,8 +22,8 @@ settings.load_profile("fraud_assets")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: journeys wait for servers most of the time."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: journeys wait for servers most of the time."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,9 +54,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No picture is drawn, which takes half of a small tenant's night; its files are there as always."""
-    monkeypatch.setattr(pictures, "draw", lambda *_: {f"{number}.png": b"drawn" for number in range(4)})
-    monkeypatch.setattr(pictures, "feature_importance", lambda *_: b"drawn")
+    """Files that nobody looks at, in place of pictures."""
+    draw_nothing(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -319,11 +319,11 @@ def test_a_registered_candidate_has_its_pictures_and_its_slices(world: World) ->
     world.with_platform(registry=registry)
     trained(world)
     submission = registry.noted
-    assert {file for file in submission.pictures if file.endswith(".png")} == {
+    assert {file for file in submission.files if file.endswith(".png")} == {
         *("precision_recall.png", "calibration.png", "threshold_cost.png"),
         *("score_histogram.png", "feature_importance.png"),
     }
-    assert pl.read_csv(submission.pictures["slices.csv"]).columns == list(SLICES)
+    assert pl.read_csv(submission.files["slices.csv"]).columns == list(SLICES)
 
 
 def test_a_site_named_like_a_formula_is_a_text_in_the_sheet_and_a_number_below_zero_stays_one() -> None:

@@ -49,7 +49,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Submission:
-    """All that is recorded of a training. `facts` become tags, `pictures` are PNG and CSV files by name."""
+    """All that is recorded of a training. `facts` become tags, `files` are pictures and a sheet by name."""
 
     model: Model
     metrics: Metrics
@@ -57,7 +57,7 @@ class Submission:
     facts: Mapping[str, str]
     train: Part
     holdout: Part
-    pictures: Mapping[str, bytes]
+    files: Mapping[str, bytes]
 
     @property
     def tags(self) -> dict[str, str]:

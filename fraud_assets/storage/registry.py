@@ -317,7 +317,7 @@ def _source(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission) -> "LoggedModel":
-    """The run's parameters, numbers, datasets, pictures and model."""
+    """The run's parameters, numbers, datasets, files and model."""
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
     run_id, experiment = run.info.run_id, run.info.experiment_id
@@ -329,8 +329,8 @@ def _log(client: "MlflowClient", tenant: str, run: "Run", submission: Submission
     published = submission.metrics.as_dict().items()
     numbers = [Metric(*pair, now, 0, logged.model_id, *measured_on, run_id) for pair in published]
     client.log_batch(run_id, numbers, [Param(*pair) for pair in parameters.items()])
-    for file, picture in submission.pictures.items():
-        client.log_stream(run_id, BytesIO(picture), file)
+    for file, content in submission.files.items():
+        client.log_stream(run_id, BytesIO(content), file)
     with TemporaryDirectory() as folder:
         _write_model(Path(folder), logged, submission.model)
         client.log_model_artifacts(logged.model_id, folder)

@@ -17,12 +17,10 @@ def run(home: str, now: str, told: Connection) -> None:
     from dataclasses import replace
 
     from fraud_assets import cycle, mirror
-    from fraud_assets.compute import pictures
     from fraud_assets.storage.platform import Platform
+    from fraud_assets_tests.fakes import draw_nothing
 
-    # Half of the time would go into drawing, which writes nothing; the files are written as always.
-    pictures.draw = lambda *_: {f"{number}.png": b"drawn" for number in range(4)}
-    pictures.feature_importance = lambda *_: b"drawn"
+    draw_nothing(setattr)
     platform = replace(
         Platform.from_environment({"FRAUD_ASSETS_HOME": home}), now=lambda: datetime.fromisoformat(now)
     )

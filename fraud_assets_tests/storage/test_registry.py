@@ -96,7 +96,7 @@ def test_the_commit_stands_where_mlflow_s_pages_look_for_it(embedded: Registry):
 def test_logging_a_model_with_its_decision_costs_less_than_three_seconds_of_processor(embedded: Registry):
     embedded.register("acme", submission())
     picture, page = b"\x89PNG" * 20_000, "word " * 900
-    large = replace(submission(bytes(300_000)), pictures={f"{name}.png": picture for name in range(6)})
+    large = replace(submission(bytes(300_000)), files={f"{name}.png": picture for name in range(6)})
     started = time.process_time()
     embedded.register("acme", large)
     embedded.annotate("acme", 2, {"verdict": "activate", "reason": "good"}, page)
