@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
@@ -22,13 +23,21 @@ settings.load_profile("fraud_assets")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: journeys wait for servers most of the time."""
-    return (os.cpu_count() or 1) + 1
+    """More than there are cores: journeys wait for servers most of the time."""
+    return (os.cpu_count() or 1) + 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first: who has nothing left to do takes short ones from the others until the end."""
-    items.sort(key=lambda item: item.get_closest_marker("journey") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long ones first: who has nothing left to do takes short ones from the others until the end.
+
+    Each worker is given one of as many equal pieces as there are workers, with its share of the long ones.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("journey")]
+    short = iter([item for item in items if not item.get_closest_marker("journey")])
+    size = -(-len(items) // workers)
+    shares = [long[one::workers] for one in range(workers)]
+    items[:] = [item for share in shares for item in (*share, *islice(short, max(size - len(share), 0)))]
 
 
 @pytest.fixture(scope="session")

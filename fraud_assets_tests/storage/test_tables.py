@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 from fraud_assets.domain.errors import InvalidTenantId, Refused, TableNotFound
 from fraud_assets.domain.schemas import Profile, TrainingDataset
 from fraud_assets.storage.tables import Kind, Tables
+from fraud_assets_tests.world import TONIGHT
 
 ROWS = 200_000
 ENDLESS_WRITER = f"""
@@ -41,11 +42,19 @@ def counted(*values: int) -> pl.DataFrame:
     return pl.DataFrame({"observations": values}, schema={"observations": pl.Int64})
 
 
+def records(rows: int) -> pl.DataFrame:
+    """Anything that a dataset may hold. The instants are given: few that are drawn are within bounds."""
+    instants = [TONIGHT + timedelta(hours=hours) for hours in range(rows)]
+    return TrainingDataset.sample(rows, overrides={"punch_in_at": instants}, generator=Generator(7))
+
+
 def test_every_kind_comes_back_with_its_types_and_in_its_order(tables: Tables) -> None:
-    samples: dict[Kind, type[dy.Schema]] = {"profiles": Profile, "training_dataset": TrainingDataset}
+    samples: dict[Kind, tuple[type[dy.Schema], pl.DataFrame]] = {
+        "profiles": (Profile, Profile.sample(200, generator=Generator(7))),
+        "training_dataset": (TrainingDataset, records(200)),
+    }
     assert set(samples) == set(get_args(Kind))
-    for kind, schema in samples.items():
-        frame = schema.sample(200, generator=Generator(7))
+    for kind, (schema, frame) in samples.items():
         tables.write("acme", kind, frame, {})
         assert_frame_equal(tables.read("acme", kind), frame)
         assert schema.is_valid(tables.read("acme", kind))
@@ -53,7 +62,7 @@ def test_every_kind_comes_back_with_its_types_and_in_its_order(tables: Tables) -
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_table_may_be_empty_or_small(tables: Tables, rows: int) -> None:
-    frame = TrainingDataset.sample(rows)
+    frame = records(rows)
     tables.write("acme", "training_dataset", frame, {})
     assert_frame_equal(tables.read("acme", "training_dataset"), frame)
 
@@ -74,7 +83,7 @@ def test_a_root_of_any_name_keeps_its_tables(tmp_path: Path, folder: str) -> Non
 
 
 def test_a_lazy_frame_is_written_as_its_rows(tables: Tables, tmp_path: Path) -> None:
-    frame = TrainingDataset.sample(300, generator=Generator(7))
+    frame = records(300)
     frame.write_parquet(tmp_path / "rows.parquet", row_group_size=70)
     tables.write("acme", "training_dataset", pl.scan_parquet(tmp_path / "rows.parquet"), {"n": "300"})
     assert_frame_equal(tables.read("acme", "training_dataset"), frame)
