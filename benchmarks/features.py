@@ -40,7 +40,7 @@ _MODULES: Final = {
     "pandas_threads": "pandas_threads",
 }
 _SAMPLE: Final = 3_000
-"""Events of the loop that asks for one at a time, at most a twentieth; the others are taken to cost the same."""
+"""Events of the loop that asks for one at a time, a twentieth at most; others are taken to cost the same."""
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long ones first: who has nothing left to do takes short ones from the others until the end.
+    """The long ones first: who has nothing left takes short ones from the others until the end.
 
     Each worker is given one of as many equal pieces as there are workers, with its share of the long ones.
     """
