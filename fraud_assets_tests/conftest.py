@@ -23,8 +23,8 @@ settings.load_profile("fraud_assets")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: journeys wait for servers most of the time."""
-    return (os.cpu_count() or 1) + 2
+    """One more than there are cores: journeys also wait for servers."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -63,9 +64,10 @@ def test_the_command_measures_every_contender_and_writes_its_figures(tmp_path: P
         "ratio_pandas_threads",
         "ratio_per_event",
         "peak_mib",
-        "exponent",
         "events_per_s",
         "floor_s",
     }
     assert expected <= set(figures)
     assert all(figures[name] > 0 for name in expected)
+    # Of sizes this small it says more about what else the machine does than about the code.
+    assert math.isfinite(figures["exponent"])
