@@ -31,7 +31,15 @@ Kind = Literal["profiles", "training_dataset"]
 
 _SCHEMAS: Final[dict[Kind, type[dy.Schema]]] = {"profiles": Profile, "training_dataset": TrainingDataset}
 _POSITION: Final = "_position"
-_UNREADABLE: Final = (OSError, UnicodeError, MemoryError, pa.ArrowException, pl.exceptions.PolarsError)
+# What polars' reader does not expect of a file ends in a panic, which is no Exception.
+_UNREADABLE: Final = (
+    OSError,
+    UnicodeError,
+    MemoryError,
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
 _DIGEST: Final = "facts_digest"
 _LEFT_OVER: Final = timedelta(days=1)
 # Delta forgets versions after 30 days by default; a registered model names its version for longer.
@@ -74,7 +82,7 @@ class Tables:
                 f"expected to write {kind} of tenant {tenant} under {self.root}, got: {error}; check that "
                 "its disk has room and is writable, then try again"
             ) from error
-        return DeltaTable(path).version()
+        return max(self._writes(tenant, kind))
 
     def read(self, tenant: str, kind: Kind, version: int | None = None) -> pl.DataFrame:
         """The rows of all `parts`."""
@@ -168,11 +176,7 @@ class Tables:
         if not DeltaTable.is_deltatable(path):
             return {}
         try:
-            table = DeltaTable(path)
-            commits = {commit["version"]: commit for commit in table.history()}
-            # A commit that says nothing of itself is left out, and the versions of the others are then wrong.
-            if set(commits) != set(range(table.version() + 1)):
-                raise ValueError(f"{len(commits)} commits at version {table.version()}")
+            commits = _commits(path)
             return {n: each for n, each in commits.items() if each["operation"] == "WRITE" or _DIGEST in each}
         except (DeltaError, OSError, KeyError, ValueError) as error:
             raise TableDamaged(
@@ -188,13 +192,28 @@ class Tables:
         )
 
 
-def _damaged(tenant: str, kind: Kind, error: Exception) -> TableDamaged:
+def _commits(path: str) -> dict[int, dict[str, Any]]:
+    """All commits by version. Raises ValueError if one says nothing of itself."""
+    table = DeltaTable(path)
+    while True:
+        version, found = table.version(), table.history()
+        # The versions of all are counted down from this one, and are wrong if a writer was faster.
+        table.update_incremental()
+        if table.version() == version:
+            break
+    commits = {commit["version"]: commit for commit in found}
+    if set(commits) != set(range(version + 1)):
+        raise ValueError(f"{len(commits)} commits at version {version}")
+    return commits
+
+
+def _damaged(tenant: str, kind: Kind, error: BaseException) -> TableDamaged:
     return TableDamaged(
         f"expected {kind} of tenant {tenant} to be readable, got: {_first_line(error)}; materialize it again"
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """The library's own words, without its stack."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 

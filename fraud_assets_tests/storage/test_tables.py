@@ -240,6 +240,20 @@ def test_a_version_to_keep_must_exist(tables: Tables) -> None:
         tables.prune("acme", "profiles", [7])
 
 
+def test_who_reads_while_another_writes_sees_a_whole_log(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        for _ in range(2):
+            writer.stdout.readline()
+        seen = [int(tables.facts("acme", "profiles")["n"]) for _ in range(200)]
+        writer.kill()
+    assert seen == sorted(seen)
+    assert seen[0] < seen[-1]
+
+
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.004, 0.015])
 def test_a_writer_killed_in_mid_write_leaves_a_whole_version(tmp_path: Path, delay_seconds: float) -> None:
     with subprocess.Popen(
