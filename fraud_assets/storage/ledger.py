@@ -4,7 +4,7 @@ The ledger is the authority: the registry's alias and Dagster's pages mirror it.
 refuses to change or delete an entry, but for the erasure of a whole tenant, of which a line is left.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -153,19 +153,20 @@ class Ledger:
             pass
 
     def append(self, entry: Entry) -> bool:
-        """Writes the decision; False, and nothing written, if it is the tenant's newest one already.
+        """Writes the decision; False, and nothing written, if it was taken already under the same champion.
 
-        The same: of one cycle, verdict, model version and dataset digest. An older decision may be taken
-        again: going back to an earlier model is a decision of its own. Raises ValueError for an erasure.
+        The same: of one cycle, verdict, model version and dataset digest. Once another version was the
+        champion it may be taken again: going back to an earlier model is a decision of its own. A note is
+        compared with the newest entry alone. Raises ValueError for an erasure.
         """
         if entry.verdict == ERASE:
             raise ValueError(f"expected a decision, got an erasure of {entry.tenant}; call erase")
         with self._transaction() as connection:
             # Two runs that decide the same at once wait for each other.
             connection.exec_driver_sql(LOCKS[connection.dialect.name])
-            others = [] if entry.verdict in NOTES else [DECISIONS.c.verdict.not_in(NOTES)]
-            newest = _newest(connection, _is_of(entry.tenant), *others).get(entry.tenant)
-            if newest and _identity(newest) == _identity(entry):
+            known = _history(connection, entry.tenant)
+            lately = known[-1:] if entry.verdict in NOTES else _under_one_champion(known)
+            if _identity(entry) in map(_identity, lately):
                 return False
             connection.execute(DECISIONS.insert().values(_row(entry)))
             return True
@@ -230,9 +231,8 @@ class Ledger:
 
     def history(self, tenant: str) -> list[Entry]:
         """All decisions of the tenant, and erasures, in the order in which they were written."""
-        query = sa.select(*COLUMNS).where(_is_of(tenant)).order_by(DECISIONS.c.sequence)
         with self._transaction() as connection:
-            return [_entry(row) for row in connection.execute(query).mappings()]
+            return _history(connection, tenant)
 
     def _newest(self, *conditions: sa.ColumnElement[bool]) -> dict[str, Entry]:
         with self._transaction() as connection:
@@ -272,6 +272,21 @@ def _parsed(url: str) -> sa.URL:
 
 def _is_of(tenant: str) -> sa.ColumnElement[bool]:
     return DECISIONS.c.tenant == tenant_id(tenant)
+
+
+def _history(connection: sa.Connection, tenant: str) -> list[Entry]:
+    query = sa.select(*COLUMNS).where(_is_of(tenant)).order_by(DECISIONS.c.sequence)
+    return [_entry(row) for row in connection.execute(query).mappings()]
+
+
+def _under_one_champion(known: Sequence[Entry]) -> Iterator[Entry]:
+    """The decisions from the newest back to the one that made the present champion's version the champion."""
+    version: int | None = None
+    for entry in reversed(known):
+        if entry.is_activation and entry.model_version != (version := version or entry.model_version):
+            return
+        if entry.verdict not in NOTES:
+            yield entry
 
 
 def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> dict[str, Entry]:

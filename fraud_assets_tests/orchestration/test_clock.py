@@ -55,6 +55,8 @@ def test_a_cycle_that_is_repeated_by_a_clock_set_back_decides_nothing_twice(worl
     # Now it is before the start of that cycle again: the stages are those of the night before.
     world.cycle(TONIGHT + 23 * HOUR + 10 * MINUTE)
     again = world.cycle(TONIGHT + 24 * HOUR + 20 * MINUTE)
+    decided = [each.cycle_started_at for each in world.platform.ledger.history("acme")]
+    assert decided == [TONIGHT + 24 * HOUR, TONIGHT]
     champion = world.platform.ledger.champion("acme")
     assert champion is not None
     assert world.registry.champion_version("acme") == champion.model_version

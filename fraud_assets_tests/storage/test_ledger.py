@@ -194,6 +194,16 @@ def test_going_back_to_an_earlier_decision_is_a_decision_of_its_own(ledger: Ledg
     assert ledger.champion("acme") == ACTIVATION
 
 
+@pytest.mark.parametrize("entry", [ACTIVATION, SKIPPED])
+def test_a_decision_comes_once_while_the_champion_stays_whatever_was_decided_between(
+    ledger: Ledger, entry: Entry
+) -> None:
+    ledger.append(ACTIVATION)
+    ledger.append(entry)
+    between = replace(ACTIVATION, cycle_started_at=NOON - DAY)
+    assert [ledger.append(one) for one in (between, entry, between)] == [True, False, False]
+
+
 def test_the_same_decision_of_several_at_once_is_written_once(ledger: Ledger) -> None:
     ledger.latest("acme")
     with ThreadPoolExecutor(8) as pool:
