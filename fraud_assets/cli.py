@@ -146,7 +146,10 @@ def _report(platform: "Platform", *, as_json: bool) -> int:
 
 
 def _rows(platform: "Platform") -> Iterator[dict[str, Any]]:
-    tenants = platform.source.tenants().valid.select("tenant_id", "is_active")
+    found = platform.source.tenants()
+    if found.left_out:
+        terminal.say(found.left_out)
+    tenants = found.valid.select("tenant_id", "is_active")
     latest, champions = platform.ledger.latest_all(), platform.ledger.champions()
     for tenant, is_active in tenants.iter_rows():
         last, champion = latest.get(tenant), champions.get(tenant)

@@ -112,7 +112,10 @@ def test_status_has_a_row_for_each_tenant_of_the_source(
     platform.ledger.append(entry("gone"))
     platform.tables.write("acme", "training_dataset", training_dataset(10), {"events": "4321"})
     assert cli.main(["status", "--json"]) == 0
-    acme, gone, zeta = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    answer = capsys.readouterr()
+    assert "that break a rule: tenant_id|regex: 1; " in answer.err
+    assert "'Not-Valid' (tenant_id|regex)" in answer.err
+    acme, gone, zeta = [json.loads(line) for line in answer.out.splitlines()]
     assert tuple(acme) == COLUMNS
     assert (acme["tenant"], acme["events"], acme["records"], acme["fraud"]) == ("acme", 4321, 1234, 56)
     assert (acme["decision"], acme["model_version"]) == ("Rejected: it is worse.", 3)

@@ -52,7 +52,7 @@ class FakeSource:
         return Tenants(pl.DataFrame(rows, schema=Tenant.create_empty().schema), pl.DataFrame())
 
     def active_tenants(self) -> list[str]:
-        return [name for name in sorted(self.histories) if name not in self.suspended]
+        return self.tenants().active
 
     def parts(
         self, tenant: str, since: datetime, until: datetime, size: int, folder: Path

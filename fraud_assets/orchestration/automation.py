@@ -183,19 +183,24 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Adds a partition for each new active tenant, and runs the check champion_is_fresh when a "
-            "tenant's champion has turned stale and was not retrained within 3 hours. A suspended tenant "
-            "keeps its partition and its history, and is no longer run."
+            "Adds a partition for each new active tenant, logs the rows of the source that can be no tenant, and "
+            "runs the check champion_is_fresh when a tenant's champion has turned stale and was not retrained "
+            "within 3 hours. A suspended tenant keeps its partition and its history, and is no longer run."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         platform = open_platform()
-        active = platform.source.active_tenants()
+        found = platform.source.tenants()
+        active, left_out = found.active, found.left_out
+        if left_out and left_out != context.cursor:
+            context.log.warning("%s", left_out)
         known = set(context.instance.get_dynamic_partitions(str(tenants.name)))
         new = [tenant for tenant in active if tenant not in known]
         if new:
             context.log.info("New tenants: %s", ", ".join(new))
         return dg.SensorResult(
+            # What was said last, so that it is not said every minute.
+            cursor=left_out or "",
             dynamic_partitions_requests=[tenants.build_add_request(new)] if new else [],
             run_requests=[
                 # A run, because an evaluation without one can be stored only once a tenant. Its key names

@@ -28,10 +28,13 @@ from fraud_assets.domain.schemas import (
     source_columns,
     tenant_id,
 )
+from fraud_assets.domain.text import shown
 from fraud_assets.storage import parts, urls
 from fraud_assets.storage.dialects import POSTGRESQL, SQLITE, Dialect, typed
 from fraud_assets.storage.spool import Spool
 
+_NAMED: Final = 5
+"""Rows that break a rule are shown, the others counted."""
 _PARTED: Final[tuple[SourceTable, ...]] = ("attendance_event", "shift")
 """The tables that are too large for memory."""
 # Without keepalives a reader waits two hours for a server that vanished.
@@ -50,6 +53,28 @@ class Tenants:
 
     valid: pl.DataFrame
     set_aside: pl.DataFrame
+
+    @property
+    def active(self) -> list[str]:
+        """The ids of the valid tenants that are not suspended, sorted."""
+        return self.valid.filter("is_active")["tenant_id"].to_list()
+
+    @property
+    def left_out(self) -> str | None:
+        """One line on those set aside, counted by rule; None if there are none."""
+        if self.set_aside.is_empty():
+            return None
+        rows = self.set_aside.select(pl.col("tenant_id").fill_null("no id"), "rules").sort(
+            "tenant_id", "rules"
+        )
+        named = [f"{shown(tenant, 60)!r} ({rules})" for tenant, rules in rows.head(_NAMED).iter_rows()]
+        more = [f"{rows.height - _NAMED} more"] if rows.height > _NAMED else []
+        counts = rows["rules"].value_counts(name="tenants").sort("rules")
+        return (
+            "left out rows of the source's table tenant that break a rule: "
+            f"{', '.join(f'{rules}: {count}' for rules, count in counts.iter_rows())}; "
+            f"correct them in the source: {', '.join([*named, *more])}"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +104,7 @@ class Source:
 
     def active_tenants(self) -> list[str]:
         """The ids of the valid tenants that are not suspended, sorted."""
-        return self.tenants().valid.filter("is_active")["tenant_id"].to_list()
+        return self.tenants().active
 
     def parts(
         self, tenant: str, since: datetime, until: datetime, size: int, folder: Path

@@ -90,6 +90,21 @@ def test_a_hostile_id_never_becomes_a_partition_and_stops_nobody(
     assert set(runs) == {"beta"}
 
 
+def test_a_row_of_the_source_that_can_be_no_tenant_is_logged_once_until_others_come(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository, said, cursor = world.definitions.get_repository_def(), list[str](), None
+    for position, ids in enumerate([["../x"], ["../x"], ["../x", "B"], []]):
+        folder = tmp_path / str(position)
+        folder.mkdir()
+        world.with_platform(source=company_of(folder, "acme", *ids))
+        with dg.build_sensor_context(world.instance, cursor, repository_def=repository) as context:
+            cursor = repository.get_sensor_def("tenant_directory").evaluate_tick(context).cursor
+        said.append(capfd.readouterr().err)
+    assert ["left out" in each for each in said] == [True, False, True, False]
+    assert "tenant_id|regex: 1; correct them in the source: '../x' (tenant_id|regex)" in said[0]
+
+
 def test_a_champion_is_reported_when_the_night_did_not_bring_the_retrain_that_was_due(world: World) -> None:
     assert stale(world) == set()
     world.now += MINUTE

@@ -320,12 +320,23 @@ def test_tenants_that_break_a_rule_are_set_aside_with_the_rule(company: Company)
     }
 
 
+def test_what_is_said_of_tenants_set_aside_is_one_harmless_line_with_counts_by_rule(company: Company) -> None:
+    hostile = [{**COMPANY, "tenant_id": f"{number}\n\x1b[31m{'a' * 300}"} for number in range(7)]
+    company.insert("tenant", COMPANY, *hostile, {**COMPANY, "tenant_id": "nameless", "name": None})
+    said = Source(company.url).tenants().left_out or ""
+    assert "name|nullability: 1, tenant_id|regex: 7;" in said
+    assert said.endswith(", 3 more")
+    assert said.isprintable()
+    assert len(said) < 800
+
+
 def test_tenants_without_a_fault_leave_nothing_aside(company: Company) -> None:
     company.insert("tenant", COMPANY)
     found = Source(company.url).tenants()
     assert found.valid.to_dicts() == [COMPANY]
     assert found.set_aside.columns == [*COMPANY, "rules"]
     assert found.set_aside.is_empty()
+    assert found.left_out is None
 
 
 def test_a_suspended_tenant_is_not_active(company: Company) -> None:
