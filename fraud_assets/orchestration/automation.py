@@ -183,9 +183,10 @@ def tenant_directory(open_platform: Opener) -> dg.SensorDefinition:
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Adds a partition for each new active tenant, logs the rows of the source that can be no tenant, and "
-            "runs the check champion_is_fresh when a tenant's champion has turned stale and was not retrained "
-            "within 3 hours. A suspended tenant keeps its partition and its history, and is no longer run."
+            "Adds a partition for each new active tenant, logs the rows of the source that can be no tenant, "
+            "and runs the check champion_is_fresh when a tenant's champion has turned stale and was not "
+            "retrained within 3 hours. A suspended tenant keeps its partition and its history, and is no "
+            "longer run."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
