@@ -7,7 +7,10 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fraud_assets.domain.errors import InvalidTenantId, ModelDamaged, RegistryError
 from fraud_assets.domain.schemas import FEATURES
@@ -179,6 +182,45 @@ def test_a_damaged_file_is_never_served(bench: Bench, tenant: str, left: bytes |
     with pytest.raises(ModelDamaged, match=f"v1 of {tenant}"):
         bench.registry.load(tenant, made.version, made.digest)
     assert f"v1 of {tenant}" in str(bench.registry.damage(tenant, made.version, made.digest))
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """A real one, as XGBoost writes it."""
+    import xgboost
+
+    rows = np.random.default_rng(1).normal(size=(200, 3))
+    trees = xgboost.train({"max_depth": 2, "nthread": 1}, xgboost.DMatrix(rows, rows[:, 0] > 0), 3)
+    return bytes(trees.save_raw("ubj"))
+
+
+PLACES: dict[str, Callable[[int, int], int]] = {
+    "head": lambda size, at: at % 16,
+    "body": lambda size, at: 16 + at % (size - 32),
+    "end": lambda size, at: size - 1 - at % 16,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_model_with_an_altered_byte_or_an_end_cut_off_is_never_served(
+    bench: Bench, tenant: str, model: bytes, place: str
+):
+    digest = digest_of(model)
+    made = bench.registry.register(tenant, submission(model))
+    assert bench.registry.load(tenant, made.version, digest) == model
+
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(at=st.integers(0, 2**31), bits=st.integers(1, 255))
+    def require(at: int, bits: int) -> None:
+        offset = PLACES[place](len(model), at)
+        altered = model[:offset] + bytes([model[offset] ^ bits]) + model[offset + 1 :]
+        for damaged in (altered, model[:offset]):
+            bench.tamper(tenant, made.version, damaged)
+            with pytest.raises(ModelDamaged, match=f"v1 of {tenant}"):
+                bench.registry.load(tenant, made.version, digest)
+            assert bench.registry.damage(tenant, made.version, digest)
+
+    require()
 
 
 def test_the_digest_of_the_caller_counts_and_not_the_registry_s(bench: Bench, tenant: str):
