@@ -1,77 +1,136 @@
-"""A source that freezes while it is read: who reads is ended by force, and reads again once it goes on."""
+"""A source that hangs, at a tick and while a run reads: both give up in time, and the next night heals."""
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
-from multiprocessing.connection import Connection
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import psutil
+import psycopg2
 import pytest
+from dagster._core.scheduler.instigation import TickStatus
 
-from fraud_assets.orchestration import launcher
-from fraud_assets.storage.source import Source
-from fraud_assets_tests import company_database
-from fraud_assets_tests.builders import read
+from fraud_assets import servers
+from fraud_assets_tests.journeys.installation import Installation, free_port
 from fraud_assets_tests.postgres import fresh_database, postgres_server
-from fraud_assets_tests.world import TONIGHT, company
 
-YEAR = timedelta(days=365)
-
-
-def rows(url: str) -> int:
-    return read(Source(url), "acme", TONIGHT - YEAR, TONIGHT).attendance_event.height
-
-
-def read_for_ever(url: str, told: Connection) -> None:
-    while True:
-        told.send(rows(url))
+TENANT = "alcazar-security"
+TICK_SECONDS, RUN_SECONDS = 5, 10
 
 
 @contextmanager
-def frozen(server: list[psutil.Process]) -> Iterator[None]:
-    for process in server:
-        process.send_signal(signal.SIGSTOP)
+def frozen(url: str) -> Iterator[None]:
+    """The server answers nobody, and closes no connection."""
+    port = url.rpartition(":")[2].partition("/")[0]
+    children = psutil.Process().children(recursive=True)
+    [server] = [child for child in children if f"--port={port}" in child.cmdline()]
+    family = [server, *server.children(recursive=True)]
+    for process in family:
+        process.suspend()
     try:
         yield
     finally:
-        for process in server:
+        for process in family:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
+                process.resume()
 
 
-def server_of(url: str) -> list[psutil.Process]:
-    """All processes of the server, which are children of the tests'."""
-    port = url.rpartition(":")[2].partition("/")[0]
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if f"--port={port}" in child.cmdline():
-                return [child, *child.children(recursive=True)]
-    raise AssertionError(f"expected a server on port {port} among the children of process {os.getpid()}")
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Who reads events waits, as behind a migration that somebody forgot."""
+    with psycopg2.connect(url) as connection:
+        connection.cursor().execute("LOCK TABLE attendance_event IN ACCESS EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+    connection.close()
+
+
+def readers(url: str) -> int:
+    """Connections in which a query of the run goes on."""
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = current_database()"
+        )
+        [(count,)] = cursor.fetchall()
+    connection.close()
+    return count
+
+
+def limit_runs(home: Path) -> None:
+    """What the operator sets in `dagster.yaml`."""
+    path = home / "dagster.yaml"
+    given = path.read_text()
+    assert "max_runtime_seconds: 7200" in given
+    path.write_text(
+        given.replace("max_runtime_seconds: 7200", f"max_runtime_seconds: {RUN_SECONDS}").replace(
+            "poll_interval_seconds: 10", "poll_interval_seconds: 2"
+        )
+    )
+
+
+def ticks(instance: dg.DagsterInstance, sensor: str) -> list[tuple[TickStatus, str]]:
+    """The sensor's ended ticks, newest first, and what went wrong."""
+    return [
+        (tick.status, str(tick.error))
+        for state in instance.all_instigator_state()
+        if state.instigator_name == sensor
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+        if tick.status is not TickStatus.STARTED
+    ]
+
+
+def newest(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    return next(iter(instance.get_runs(limit=1)), None)
 
 
 @pytest.mark.journey
-def test_a_reader_of_a_frozen_source_is_ended_and_the_next_one_reads_all(tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("spawn")
+def test_a_source_that_hangs_costs_a_tick_and_a_run_their_time_and_the_next_night_heals(
+    installation: Installation,
+) -> None:
     with postgres_server() as server, fresh_database(server) as url:
-        company_database.write(url, acme=company("acme", records=400))
-        here, there = processes.Pipe()
-        process = processes.Process(target=read_for_ever, args=(url, there))
-        process.start()
-        there.close()
-        assert here.recv() == 400
-        with frozen(server_of(url)):
-            # What it had read before.
-            while here.poll(2):
-                here.recv()
-            assert process.is_alive()
-            os.kill(process.pid or 0, signal.SIGINT)
-            process.join(2)
-            # As the launcher does with who does not hear an interrupt.
-            launcher._end(psutil.Process(process.pid))
-            process.join()
-            assert process.exitcode in {1, -signal.SIGINT, -signal.SIGKILL}
-        assert rows(url) == 400
+        installation.variables["FRAUD_ASSETS_SOURCE_URL"] = url
+        installation.variables["DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"] = str(TICK_SECONDS)
+        installation.create_company({TENANT: 30})
+        installation.cycle_at(datetime.now(UTC) + timedelta(hours=12))
+        environment = installation.dagster_environment()
+        limit_runs(Path(environment["DAGSTER_HOME"]))
+        with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+            installation.start(servers.dagster(free_port())[1].command, environment)
+            follow(installation, instance, url)
+
+
+def follow(installation: Installation, instance: dg.DagsterInstance, url: str) -> None:
+    def succeeded(sensor: str) -> bool:
+        return any(
+            status in {TickStatus.SUCCESS, TickStatus.SKIPPED} for status, _ in ticks(instance, sensor)[:1]
+        )
+
+    for sensor in ("tenant_directory", "nightly_cycle"):
+        installation.wait_for(f"a first tick of {sensor}", lambda name=sensor: succeeded(name))
+    with frozen(url):
+        failed = installation.wait_for(
+            "a tick that gives up",
+            lambda: [each for each in ticks(instance, "tenant_directory") if each[0] is TickStatus.FAILURE],
+        )
+    assert "DEADLINE_EXCEEDED" in failed[0][1] or "timed out" in failed[0][1], failed
+    installation.wait_for("a tick that is well", lambda: succeeded("tenant_directory"))
+
+    with locked(url):
+        installation.cycle_at(datetime.now(UTC) + timedelta(seconds=1))
+        installation.wait_for("a run that waits for the source", lambda: readers(url))
+        installation.wait_for("its end", lambda: (run := newest(instance)) and run.is_finished)
+        run = newest(instance)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.FAILURE, installation.told()
+        events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
+        assert any(f"maximum runtime of {RUN_SECONDS}" in str(each.message) for each in events), events
+        installation.wait_for("no reader left", lambda: not readers(url), seconds=30)
+    assert installation.platform.ledger.latest_all() == {}
+
+    installation.cycle_at(datetime.now(UTC) + timedelta(seconds=1))
+    installation.wait_for("the next night", lambda: len(instance.get_runs()) == 2)
+    installation.wait_for("its end", lambda: all(run.is_finished for run in instance.get_runs()))
+    assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"], installation.told()
+    assert set(installation.platform.ledger.champions()) == {TENANT}
