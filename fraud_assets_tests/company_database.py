@@ -1,7 +1,9 @@
 """Companies as a real database, SQLite or PostgreSQL, for tests that read them from there."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import polars as pl
@@ -23,10 +25,20 @@ def write(url: str, **companies: History) -> None:
     tables["tenant"] = pl.DataFrame({"tenant_id": ids, "name": ids}).with_columns(
         is_active=pl.lit(value=True), tz=pl.lit("UTC"), country=pl.lit("ES")
     )
+    _ingest(url, tables, "create")
+
+
+def add_tenants(url: str, *rows: dict[str, object]) -> None:
+    """More of them, in the columns of the table `tenant`."""
+    columns = ("tenant_id", "name", "is_active", "tz", "country")
+    _ingest(url, {"tenant": pl.DataFrame(rows).select(columns)}, "append")
+
+
+def _ingest(url: str, tables: Mapping[str, pl.DataFrame], mode: Literal["create", "append"]) -> None:
     with closing(_opened(url)) as connection, connection.cursor() as cursor:
         for name, rows in tables.items():
             stored = database._as_text(rows) if url.startswith("sqlite:") else rows
-            cursor.adbc_ingest(name, stored.to_arrow(), mode="create")
+            cursor.adbc_ingest(name, stored.to_arrow(), mode=mode)
         connection.commit()
 
 
