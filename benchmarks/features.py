@@ -106,7 +106,8 @@ def _compared(events: int, without: list[str], folder: Path) -> dict[str, Any]:
             found = _line(name, largest, _fresh(name, _tenant(folder, largest)), ours)
             _must_agree(name, ours["totals"], found["totals"])
             figures[f"ratio_{name}"] = found["seconds"] / ours["seconds"]
-    print(f"\ngrowth exponent from {sizes[0]:,} to {largest:,} events: {figures['exponent']:.2f}")
+    if figures["exponent"] is not None:
+        print(f"\ngrowth exponent from {sizes[0]:,} to {largest:,} events: {figures['exponent']:.2f}")
     return figures
 
 
@@ -158,10 +159,10 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def exponent(measured: list[tuple[int, float]]) -> float:
-    """The slope of log cost over log size; 0 with a single size."""
+def exponent(measured: list[tuple[int, float]]) -> float | None:
+    """The slope of log cost over log size; None with a single size."""
     if len(measured) == 1:
-        return 0.0
+        return None
     events, seconds = np.log(np.array(measured)).T
     return float(np.polyfit(events, seconds, 1)[0])
 

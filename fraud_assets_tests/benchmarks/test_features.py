@@ -41,6 +41,7 @@ def test_a_tenant_is_the_same_for_the_same_seed() -> None:
 def test_the_exponent_is_one_where_twice_the_events_take_twice_the_seconds() -> None:
     assert features.exponent([(100, 1.0), (200, 2.0), (400, 4.0)]) == pytest.approx(1)
     assert features.exponent([(100, 1.0), (1_000, 100.0)]) == pytest.approx(2)
+    assert features.exponent([(100, 1.0)]) is None
 
 
 def test_a_contender_with_other_numbers_is_no_contender() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.request import urlopen
 
+import dagster as dg
 import pytest
 
 from fraud_assets.cycle import NOT_TRAINED
@@ -65,8 +66,23 @@ def tenant_of(run: dict[str, Any]) -> str:
     return next(tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition")
 
 
+def require_one_at_a_time(installation: Installation) -> None:
+    """The run of a tenant that came second began when the first had ended."""
+    home = installation.dagster_environment()["DAGSTER_HOME"]
+    with dg.DagsterInstance.from_config(home) as instance:
+        records = instance.get_run_records()
+    for tenant in ACTIVE:
+        times = [
+            (record.start_time or 0, record.end_time or 0)
+            for record in records
+            if record.dagster_run.tags["dagster/partition"] == tenant
+        ]
+        (_, first_end), (second_start, _) = sorted(times)
+        assert 0 < first_end <= second_start
+
+
 @pytest.mark.journey
-def test_a_backfill_over_all_tenants_is_green_though_one_has_too_few_records(
+def test_two_backfills_over_all_tenants_take_turns_and_decide_once_and_too_few_records_turn_nothing_red(
     installation: Installation,
 ) -> None:
     installation.create_company(ACTIVE)
@@ -74,11 +90,14 @@ def test_a_backfill_over_all_tenants_is_green_though_one_has_too_few_records(
     _, dagster, mlflow = installation.start_ui()
     installation.wait_for("the tenants to be added", lambda: set(partitions(dagster)) == set(ACTIVE))
 
-    identity = launch(dagster)
-    found = installation.wait_for("the backfill to end", lambda: ended(dagster, identity))
-    assert found["status"] == "COMPLETED_SUCCESS", found
-    runs = {tenant_of(run): run["status"] for run in found["runs"]}
-    assert runs == dict.fromkeys(ACTIVE, "SUCCESS")
+    identities = [launch(dagster), launch(dagster)]
+    for identity in identities:
+        found = installation.wait_for("the backfill to end", lambda which=identity: ended(dagster, which))
+        assert found["status"] == "COMPLETED_SUCCESS", found
+        runs = {tenant_of(run): run["status"] for run in found["runs"]}
+        assert runs == dict.fromkeys(ACTIVE, "SUCCESS")
+    require_one_at_a_time(installation)
+    assert {len(installation.platform.ledger.history(tenant)) for tenant in ACTIVE} == {1}
     decided = {name: entry.verdict for name, entry in installation.platform.ledger.latest_all().items()}
     assert decided == {"alcazar-security": "activate", "ember-watch": NOT_TRAINED}
     assert registered_models(mlflow) == ["attendance-fraud-alcazar-security"]

@@ -149,6 +149,12 @@ def test_a_night_that_was_slept_through_is_caught_up_once(world: World) -> None:
     assert world.tick(TONIGHT + timedelta(hours=9, minutes=1)) == {}
 
 
+def test_of_several_nights_that_were_slept_through_one_is_caught_up(world: World) -> None:
+    assert world.tick(TONIGHT + timedelta(days=5, hours=9)) == {"acme": list(CYCLE_STAGES)}
+    assert world.tick(TONIGHT + timedelta(days=5, hours=10)) == {}
+    assert world.tick(TONIGHT + timedelta(days=6)) == {"acme": list(CYCLE_STAGES)}
+
+
 @pytest.mark.parametrize("damage", [None, b"", b"truncated"])
 def test_a_damaged_champion_counts_as_none_and_is_never_served(world: World, damage: bytes | None) -> None:
     world.night()
