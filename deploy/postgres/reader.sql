@@ -1,5 +1,6 @@
 -- The role that reads the source, and can do nothing else. For psql, as the owner of the six tables with the
 -- right to make roles, in the source's database; safe to repeat. The password comes from the environment.
+-- A run takes one connection, and each sensor one: for more than 18 runs at once raise the limit.
 \set ON_ERROR_STOP on
 \getenv reader_password FRAUD_ASSETS_READER_PASSWORD
 
