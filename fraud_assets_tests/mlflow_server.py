@@ -13,17 +13,17 @@ from urllib.request import urlopen
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """The address of a server over `folder`/mlflow.db, with the models in `folder`/files."""
-    process, address = _serve(folder)
+def mlflow_server(folder: Path, database: str | None = None) -> Iterator[str]:
+    """The address of a server over `database` (`folder`/mlflow.db if None), with the models in `folder`/files."""
+    process, address = _serve(folder, database or f"sqlite:///{folder}/mlflow.db")
     yield address
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=30)
 
 
-def _serve(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _serve(folder: Path, database: str) -> tuple[subprocess.Popen[bytes], str]:
     """Tried again, because another process may take the free port before the server does."""
-    stores = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/files"]
+    stores = [f"--backend-store-uri={database}", f"--artifacts-destination={folder}/files"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     for _ in range(3):
         port = _free_port()

@@ -139,6 +139,17 @@ def administer(server_url: str, statement: str) -> None:
             cursor.execute(statement)
 
 
+def rows(url: str) -> list[str]:
+    """All rows of all tables of a database, each as text behind the table's name."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        found = []
+        for (table,) in cursor.fetchall():
+            cursor.execute(f'SELECT CAST(t AS text) FROM "{table}" AS t')
+            found += [f"{table}: {row}" for (row,) in cursor.fetchall()]
+        return found
+
+
 def _prefix(folder: Path) -> tuple[str, ...]:
     """What to put before a command so that it does not run as root."""
     if os.geteuid() != 0:

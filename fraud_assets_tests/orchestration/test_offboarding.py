@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, cast, get_args
 
 import dagster as dg
 import polars as pl
-import psycopg2
 import pytest
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
@@ -40,6 +38,7 @@ from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.tables import Kind, Tables
 from fraud_assets_tests.builders import entry, submission
+from fraud_assets_tests.postgres import rows
 from fraud_assets_tests.world import TONIGHT, World, company
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -131,16 +130,6 @@ def remembered(site: Site, *words: str) -> list[str]:
     found = [path for path in paths if any(word in path for word in words)]
     found += [str(path) for path in files for word in words if word.encode() in path.read_bytes()]
     return found + [row for url in site.databases for row in rows(url) if any(word in row for word in words)]
-
-
-def rows(url: str) -> list[str]:
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
-        found = []
-        for (table,) in cursor.fetchall():
-            cursor.execute(f'SELECT CAST(t AS text) FROM "{table}" AS t')
-            found += [f"{table}: {row}" for (row,) in cursor.fetchall()]
-        return found
 
 
 def state(world: World, tenant: str) -> tuple[Any, ...]:

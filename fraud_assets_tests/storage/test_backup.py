@@ -1,9 +1,11 @@
 """A copy that is made while everybody writes is a whole installation, in the same place and elsewhere."""
 
+import os
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.tables import Tables
 from fraud_assets_tests.builders import entry, submission
+from fraud_assets_tests.postgres import binary, fresh_database
 from fraud_assets_tests.world import TONIGHT, World, company
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
+PROJECT = Path(__file__).parents[2]
 WEEK = timedelta(days=7)
 
 
@@ -115,6 +119,67 @@ def test_an_installation_is_restored_elsewhere_and_its_next_cycle_is_as_ever(
     assert (entry.model_version, entry.champion_version) == (2, 1)
     assert restored.platform.registry.damage("acme", 2, str(entry.model_digest)) is None
     assert not home.exists()
+
+
+@dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="tenant"))
+def made() -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(metadata={"rows": 3})
+
+
+def known(instance: dg.DagsterInstance) -> tuple[object, ...]:
+    """What Dagster shows of the tenants, their runs and what those made."""
+    runs = instance.get_runs()
+    newest = instance.get_latest_materialization_event(dg.AssetKey("made"))
+    assert newest is not None
+    events = [[str(event) for event in instance.all_logs(run.run_id)] for run in runs]
+    return instance.get_dynamic_partitions("tenant"), runs, events, newest.asset_materialization
+
+
+@contextmanager
+def used_dagster(home: Path) -> Iterator[dg.DagsterInstance]:
+    """With a run of a tenant."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions("tenant", ["acme"])
+        assert dg.materialize([made], instance=instance, partition_key="acme").success
+        yield instance
+
+
+def test_dagster_opens_a_restored_home_and_knows_what_it_knew(home: Path, tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "dagster.yaml", home / "dagster")
+    with used_dagster(home / "dagster") as instance:
+        backup.back_up(home, tmp_path / "copy")
+        before = known(instance)
+    shutil.rmtree(home)
+    backup.restore(tmp_path / "copy", tmp_path / "new home")
+    with dg.DagsterInstance.from_config(str(tmp_path / "new home/dagster")) as restored:
+        assert known(restored) == before
+        assert dg.materialize([made], instance=restored, partition_key="acme").success
+
+
+def documented(command: str) -> list[str]:
+    """The lines of the operations page that begin so."""
+    lines = (PROJECT / "docs/operations.md").read_text().splitlines()
+    return [line for line in lines if line.startswith(command)]
+
+
+def test_a_dagster_on_postgresql_is_dumped_and_restored_by_the_documented_commands(
+    postgres_server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [dump] = [line for line in documented("pg_dump") if "FRAUD_ASSETS_DAGSTER_URL" in line]
+    [restore] = documented("pg_restore")
+    restore = restore.replace("LEDGER", "DAGSTER").replace("ledger", "dagster")
+    monkeypatch.setenv("PATH", f"{Path(binary('pg_dump')).parent}:{os.environ['PATH']}")
+    shutil.copy(PROJECT / "deploy/postgres/dagster.yaml", tmp_path / "dagster.yaml")
+    with fresh_database(postgres_server_url) as old, fresh_database(postgres_server_url) as new:
+        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", old.replace("://", "+psycopg2://", 1))
+        with used_dagster(tmp_path) as instance:
+            subprocess.run(["bash", "-euc", dump], cwd=tmp_path, check=True)
+            before = known(instance)
+        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", new.replace("://", "+psycopg2://", 1))
+        subprocess.run(["bash", "-euc", restore], cwd=tmp_path, check=True)
+        with dg.DagsterInstance.from_config(str(tmp_path)) as restored:
+            assert known(restored) == before
+            assert dg.materialize([made], instance=restored, partition_key="acme").success
 
 
 def require_whole(world: World, decided: int) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from fraud_assets.storage import registry_database
 from fraud_assets.storage.registry import Registry
 from fraud_assets_tests.builders import submission
+from fraud_assets_tests.mlflow_server import mlflow_server
+from fraud_assets_tests.postgres import rows as rows_as_text
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -63,11 +66,18 @@ def test_what_a_person_deleted_in_mlflow_is_erased_as_well(embedded: Registry, t
 
 
 @pytest.mark.journey
-def test_of_a_server_the_operator_is_told_what_to_run_and_then_nothing_is_left(
-    server: tuple[str, Path],
+def test_of_a_server_on_postgresql_the_operator_is_told_what_to_run_and_then_nothing_is_left(
+    postgres_url: str, tmp_path: Path
 ) -> None:
-    address, files = server
-    registry, database = Registry(address), files.parent / "mlflow.db"
+    database, files = registry_database.server_url(postgres_url), tmp_path / "files"
+    registry_database.prepare(database)
+    with mlflow_server(tmp_path, database) as address:
+        require_that_gc_erases(Registry(address), files, database)
+    assert "acme" in "".join(rows_as_text(postgres_url))
+    assert GONE not in "".join(rows_as_text(postgres_url))
+
+
+def require_that_gc_erases(registry: Registry, files: Path, database: str) -> None:
     fill(registry, STAYS)
     kept = sorted(path for path in files.rglob("*") if path.is_file())
     fill(registry, GONE)
@@ -75,9 +85,7 @@ def test_of_a_server_the_operator_is_told_what_to_run_and_then_nothing_is_left(
     assert sorted(path for path in files.rglob("*") if path.is_file()) == kept
     assert registry.erase(GONE).remains == remains, "it is said again until it is done"
     [command] = re.findall("mlflow (gc .*)", remains)
-    said = command.replace("<its database>", f"sqlite:///{database}").split()
+    said = command.replace("<its database>", database).split()
     subprocess.run([sys.executable, "-m", "mlflow", *said], check=True, capture_output=True)
-    with closing(sqlite3.connect(database)) as connection:
-        assert GONE not in "".join(connection.iterdump())
     assert registry.erase(GONE).remains is None
     assert registry.load(STAYS, 1, submission(b"model one").model.digest) == b"model one"
