@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 @contextmanager
 def mlflow_server(folder: Path, database: str | None = None) -> Iterator[str]:
-    """The address of a server over `database` (`folder`/mlflow.db if None), with the models in `folder`/files."""
+    """The address of a server over `database` or `folder`/mlflow.db, with the models in `folder`/files."""
     process, address = _serve(folder, database or f"sqlite:///{folder}/mlflow.db")
     yield address
     os.killpg(process.pid, signal.SIGTERM)

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +16,7 @@ from dagster._core.instance import InstanceRef
 from dagster._core.test_utils import create_run_for_test
 
 from fraud_assets import cycle
+from fraud_assets.cli import PROJECT
 from fraud_assets.orchestration.launcher import PRELOADED
 from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.platform import Platform
@@ -24,13 +27,13 @@ from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.world import TONIGHT, company
 
 DAY = timedelta(days=1)
-WRITERS, WRITES = 16, 1
+WRITERS, WRITES = 16, 2
 
 needs_mlflow = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 _processes = multiprocessing.get_context("forkserver")
 
 
-def write(folder: str, number: int, instance: InstanceRef) -> None:
+def write(folder: str, number: int, instance: InstanceRef, together: Barrier) -> None:
     """What the run of a tenant does: a model with its alias, a decision, and the events of a run."""
     from fraud_assets.storage.ledger import Ledger
     from fraud_assets.storage.registry import Registry
@@ -39,6 +42,7 @@ def write(folder: str, number: int, instance: InstanceRef) -> None:
     registry, ledger = Registry(f"sqlite:///{folder}/mlflow.db"), Ledger(f"sqlite:///{folder}/ledger.db")
     with dg.DagsterInstance.from_ref(instance) as opened:
         for count in range(WRITES):
+            together.wait()
             made = registry.register(tenant, submission(f"model {number} {count}".encode()))
             registry.set_champion(tenant, made.version, pr_auc=0.8)
             ledger.append(entry(tenant, model_version=made.version))
@@ -54,9 +58,11 @@ def test_16_processes_that_write_at_once_lose_nothing(tmp_path: Path, migrated: 
     (tmp_path / "mlflow.db").write_bytes(migrated.read_bytes())
     _processes.set_forkserver_preload(list(PRELOADED))
     (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+    shutil.copy(PROJECT / "dagster.yaml", tmp_path / "dagster")
+    together = _processes.Barrier(WRITERS, timeout=120)
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         writers = [
-            _processes.Process(target=write, args=(str(tmp_path), number, instance.get_ref()))
+            _processes.Process(target=write, args=(str(tmp_path), number, instance.get_ref(), together))
             for number in range(WRITERS)
         ]
         for writer in writers:

@@ -173,10 +173,10 @@ def test_a_dagster_on_postgresql_is_dumped_and_restored_by_the_documented_comman
     with fresh_database(postgres_server_url) as old, fresh_database(postgres_server_url) as new:
         monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", old.replace("://", "+psycopg2://", 1))
         with used_dagster(tmp_path) as instance:
-            subprocess.run(["bash", "-euc", dump], cwd=tmp_path, check=True)
+            subprocess.run(["/bin/bash", "-euc", dump], cwd=tmp_path, check=True)
             before = known(instance)
         monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", new.replace("://", "+psycopg2://", 1))
-        subprocess.run(["bash", "-euc", restore], cwd=tmp_path, check=True)
+        subprocess.run(["/bin/bash", "-euc", restore], cwd=tmp_path, check=True)
         with dg.DagsterInstance.from_config(str(tmp_path)) as restored:
             assert known(restored) == before
             assert dg.materialize([made], instance=restored, partition_key="acme").success
