@@ -161,13 +161,23 @@ def _told(count: int, floor: dict[str, Any], night: dict[str, Any]) -> dict[str,
 
 def _print_split(figures: dict[str, Any]) -> None:
     count, floor, night = figures["tenants"], figures["floor"], figures["night"]
-    print("\nCPU-seconds a tenant, in the floor's process: ", end="")
-    print(", ".join(f"{name} {floor[name] / count:.2f}" for name in ("reading", "compute", "logging")))
+    for name, split in (("floor's loop", in_parts(floor)), ("night's runs", in_parts(floor, night))):
+        print(f"CPU-seconds a tenant, in the {name}: ", end="")
+        print(", ".join(f"{part} {seconds / count:.2f}" for part, seconds in split.items()))
     for name, found in (("floor", floor), ("night", night)):
         print(f"CPU-seconds a tenant by process, {name}: ", end="")
         print(
             ", ".join(f"{process} {seconds / count:.2f}" for process, seconds in found["by_process"].items())
         )
+
+
+def in_parts(floor: Mapping[str, Any], night: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """CPU-seconds of the floor's loop, or of the night's runs: those do the loop's work, and the rest is
+    their start and Dagster's events."""
+    work = {part: floor[part] for part in ("reading", "compute", "logging")}
+    if night is None:
+        return work
+    return {"start-up": night["by_process"]["runs"] - sum(work.values()), **work}
 
 
 def said(what: str) -> None:

@@ -20,6 +20,12 @@ def test_what_was_not_measured_misses_nothing(capsys: pytest.CaptureFixture[str]
     assert "exponent: not measured" in capsys.readouterr().out
 
 
+def test_what_the_runs_take_beyond_the_work_of_the_loop_is_their_start() -> None:
+    floor = {"reading": 1.0, "compute": 5.0, "logging": 2.0}
+    assert night.in_parts(floor) == floor
+    assert night.in_parts(floor, {"by_process": {"runs": 11.0}}) == {"start-up": 3.0, **floor}
+
+
 def test_a_night_that_retrains_fewer_than_the_floor_or_decides_otherwise_is_no_night() -> None:
     floor = {"a": "activate", "b": "reject"}
     night.require_same(floor, dict(floor), 2)

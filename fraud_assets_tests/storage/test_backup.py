@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -122,7 +123,7 @@ def test_an_installation_is_restored_elsewhere_and_its_next_cycle_is_as_ever(
 
 
 @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="tenant"))
-def made() -> dg.MaterializeResult[None]:
+def made() -> dg.MaterializeResult[Any]:
     return dg.MaterializeResult(metadata={"rows": 3})
 
 
