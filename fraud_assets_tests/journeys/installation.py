@@ -178,7 +178,7 @@ class Installation:
         said = [account.of_process(process.args, log) for process, log in self._started]
         return "\n".join([account.of_runs(self.dagster_environment()), *said])
 
-    def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 180) -> Answer:
+    def wait_for(self, what: str, question: Callable[[], Answer | None], seconds: float = 300) -> Answer:
         """The first answer that is true. Fails when it is late, or when a started process has ended."""
         deadline = time.monotonic() + seconds
         while not (answer := question()):

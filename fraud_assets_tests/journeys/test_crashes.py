@@ -176,7 +176,7 @@ def test_nights_survive_the_death_of_each_server_and_the_last_one_a_second_daemo
         first = fleet.running["dagster-daemon"]
         fleet.start("dagster-daemon")
         next_night = call_a_night(fleet)
-        installation.wait_for("the end of the last night", lambda: next_night(instance), seconds=240)
+        installation.wait_for("the end of the last night", lambda: next_night(instance), seconds=400)
         assert first.poll() is fleet.running["dagster-daemon"].poll() is None
         assert "daemon is still sending heartbeats" in installation.said()
         require_one_at_a_time(instance)

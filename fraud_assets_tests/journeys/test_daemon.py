@@ -125,7 +125,7 @@ def follow_a_night(installation: Installation, instance: dg.DagsterInstance) -> 
 
 def follow_the_night_that_was_missed(installation: Installation, instance: dg.DagsterInstance) -> None:
     installation.wait_for(
-        "a second run of each tenant", lambda: finished(instance, 2 * len(ACTIVE)), seconds=240
+        "a second run of each tenant", lambda: finished(instance, 2 * len(ACTIVE)), seconds=400
     )
     second = [(tenant, "SUCCESS") for tenant in ACTIVE]
     first = [(tenant, "FAILURE" if tenant in BROKEN else "SUCCESS") for tenant in ACTIVE]

@@ -59,7 +59,7 @@ def test_16_processes_that_write_at_once_lose_nothing(tmp_path: Path, migrated: 
     _processes.set_forkserver_preload(list(PRELOADED))
     (tmp_path / "dagster").mkdir()
     shutil.copy(PROJECT / "dagster.yaml", tmp_path / "dagster")
-    together = _processes.Barrier(WRITERS, timeout=120)
+    together = _processes.Barrier(WRITERS, timeout=300)
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
         writers = [
             _processes.Process(target=write, args=(str(tmp_path), number, instance.get_ref(), together))
