@@ -68,7 +68,8 @@ class CycleStarts(TenantCondition):
     """True once for each active tenant when the start of its daily cycle (02:00 by default) has passed.
 
     Its cursor is the latest evaluation there ever was: a clock that is set back does not start the same cycle
-    again. One that is more than a day ahead came from a clock that was wrong, and does not count.
+    again. One that is more than a day ahead came from a clock that was wrong, and does not count. It is kept
+    beside Dagster's cursor too, which Dagster forgets when it resumes a tick that was interrupted.
     """
 
     @property
@@ -77,12 +78,15 @@ class CycleStarts(TenantCondition):
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         since, now = context.previous_evaluation_time, context.evaluation_time
-        latest = datetime.fromisoformat(context.cursor) if context.cursor else None
-        if since and latest and latest < now + timedelta(days=1):
-            since = max(since, latest)
-        return dg.AutomationResult(
-            context, self.found(context, since), cursor=max(since or now, now).isoformat()
-        )
+        kept, name = context.asset_graph_view.instance.daemon_cursor_storage, _cursor_name(context)
+        cursor = context.cursor or kept.get_cursor_values({name}).get(name)
+        latest = datetime.fromisoformat(cursor) if cursor else None
+        if latest and latest < now + timedelta(days=1):
+            since = max(since or latest, latest)
+        found = self.found(context, since)
+        cursor = max(since or now, now).isoformat()
+        kept.set_cursor_values({name: cursor})
+        return dg.AutomationResult(context, found, cursor=cursor)
 
     @property
     def description(self) -> str:
@@ -92,6 +96,10 @@ class CycleStarts(TenantCondition):
         started = {key for key in keys if since < _cycle_start(platform, key, now)}
         # The source is asked only when a cycle starts, not at every evaluation.
         return iter(started and started & set(platform.source.active_tenants()))
+
+
+def _cursor_name(context: dg.AutomationContext[dg.AssetKey]) -> str:
+    return f"fraud_assets/cycle_starts/{context.key.to_user_string()}"
 
 
 class RetrainIsDue(TenantCondition):

@@ -1,4 +1,4 @@
-"""What a journey that failed tells: all runs of its installation, what its processes said. No tests here."""
+"""What a journey that failed tells: all runs and ticks of its installation, what its processes said. No tests here."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,23 @@ OF_RUNS = {
 
 
 def of_runs(environment: Mapping[str, str]) -> str:
-    """Each run that Dagster knows, newest first: its status, its tags and what became of it."""
+    """Each tick and run that Dagster knows, newest first: its status, its tags and what became of it."""
     folder = environment["DAGSTER_HOME"]
     # Whatever is wrong with the instance must not hide why the journey failed.
     try:
         with patch.dict(os.environ, environment), dg.DagsterInstance.from_config(folder) as instance:
-            return "\n".join(line for run in instance.get_runs() for line in _of_run(instance, run))
+            told = [line for run in instance.get_runs() for line in _of_run(instance, run)]
+            return "\n".join([*_of_ticks(instance), *told])
     except Exception as error:  # noqa: BLE001
         return f"Dagster's instance does not tell: {error!r}"
+
+
+def _of_ticks(instance: dg.DagsterInstance) -> Iterator[str]:
+    for state in instance.all_instigator_state():
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=30):
+            asked, made = len(tick.run_requests or []), len(tick.run_ids)
+            name = f"{state.instigator_name} {tick.status.value}"
+            yield f"tick {tick.timestamp:.2f} {name} {asked} asked, {made} made"
 
 
 def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[str]:

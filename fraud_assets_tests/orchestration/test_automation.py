@@ -89,6 +89,16 @@ def test_the_sensor_asks_for_one_run_a_tenant_with_all_that_is_due(world: World)
     assert tick(world, TONIGHT + MINUTE, cursor)[0] == {}
 
 
+def test_a_cycle_starts_once_though_dagster_forgets_the_cursor_when_it_resumes_a_tick(world: World) -> None:
+    world.source.histories["gamma"] = NOBODY
+    world.instance.add_dynamic_partitions("fraud_assets_tenants", ["gamma"])
+    assert tick(world, TONIGHT - MINUTE, None)[0] == {}
+    profiles = {"behavioural_profiles"}
+    asked = {"acme": profiles, "beta": profiles, "gamma": set(CYCLE_STAGES)}
+    assert tick(world, TONIGHT, None)[0] == asked
+    assert tick(world, TONIGHT + MINUTE, None)[0] == {}
+
+
 def test_each_asset_that_the_sensor_asks_for_comes_with_its_checks(world: World) -> None:
     world.source.histories["gamma"] = NOBODY
     _, cursor = tick(world, TONIGHT - MINUTE, None)
