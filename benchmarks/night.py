@@ -3,7 +3,8 @@
 Source, ledger, MLflow and Dagster on one PostgreSQL server, with MLflow's server, Dagster's code server and
 its daemon. Every tenant's profiles are refreshed, and a seventh of the models retrained. Beside it, as the
 floor, the same night as a plain loop in one process, over a copy of all stores. Both are measured whole:
-every process that takes part, servers included. Both have to retrain that seventh, and to decide the same.
+every process that takes part, servers included; each run, and the loop, tell what their CPU went into. Both
+have to retrain that seventh, with one new model each, and to decide the same.
 With --json FILE the figures are also written there; with --require the command fails if a bar is missed.
 """
 
@@ -175,12 +176,11 @@ def _print_cpu(figures: dict[str, Any]) -> None:
 
 
 def _print_disk(figures: dict[str, Any]) -> None:
-    night = figures["night"]
-    grown = disk.a_tenant(night["disk_before"], night["disk"], figures["tenants"])
-    print(f"{'on disk':<24}{'MiB before':>12}{'MiB after':>12}{'KiB a tenant, in the night':>28}")
+    count, night = figures["tenants"], figures["night"]
+    grown = disk.a_tenant(night["disk_before"], night["disk"], count)
+    print(f"{'on disk after the night':<24}{'MiB':>10}{'KiB a tenant':>14}{'of it new':>11}")
     for part, size in night["disk"].items():
-        before = night["disk_before"][part] / 2**20
-        print(f"{part:<24}{before:>12,.1f}{size / 2**20:>12,.1f}{grown[part] / 2**10:>28,.1f}")
+        print(f"{part:<24}{size / 2**20:>10,.1f}{size / count / 2**10:>14,.1f}{grown[part] / 2**10:>11,.1f}")
 
 
 def said(what: str) -> None:
