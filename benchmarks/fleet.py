@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import psycopg2
 
@@ -87,6 +87,13 @@ def administer(server: str, statement: str) -> None:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+def asked(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """The rows that the database at `url` answers with."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(query, values)
+        return cursor.fetchall()
 
 
 def tenants(count: int) -> list[DemoTenant]:

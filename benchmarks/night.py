@@ -3,7 +3,8 @@
 Source, ledger, MLflow and Dagster on one PostgreSQL server, with MLflow's server, Dagster's code server and
 its daemon. Every tenant's profiles are refreshed, and a seventh of the models retrained. Beside it, as the
 floor, the same night as a plain loop in one process, over a copy of all stores. Both are measured whole:
-every process that takes part, servers included. Both have to retrain that seventh, and to decide the same.
+every process that takes part, servers included; each run, and the loop, tell what their CPU went into. Both
+have to retrain that seventh, with one new model each, and to decide the same.
 With --json FILE the figures are also written there; with --require the command fails if a bar is missed.
 """
 
@@ -14,9 +15,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,22 +24,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from unittest.mock import patch
 
-import dagster as dg
 import psutil
 import psycopg2
 
-from benchmarks import fleet
+from benchmarks import disk, fleet, measured, ticks
 from benchmarks.features import exponent, reader
 from benchmarks.fleet import Installation
-from fraud_assets import cli, cycle, mirror, servers, supervisor
-from fraud_assets.definitions import build_definitions, open_platform
-from fraud_assets.domain.errors import FraudAssetsError
-from fraud_assets.orchestration.partitions import tenants
+from fraud_assets import cli, servers, supervisor
+from fraud_assets.storage.registry import model_name
 from fraud_assets.storage.registry_database import server_url
 from fraud_assets_tests.journeys.installation import free_port
 from fraud_assets_tests.postgres import postgres_server
 
-WEEK: Final = timedelta(days=7)
+WORKSPACE: Final = Path(__file__).with_name("workspace.yaml")
 MANY: Final = 5_000
 """Tenants for whom one tick is evaluated, without a night."""
 BARS: Final = {
@@ -55,23 +52,19 @@ BARS: Final = {
 def main() -> None:
     """Measures, prints a table, and writes the figures."""
     options = _options()
-    if options.floor:
-        print(json.dumps(plain_loop()))
-        return
     sizes = sorted({options.tenants} if options.alone else {max(options.tenants // 10, 7), options.tenants})
     heads = ("tenants", "minutes", "a minute", "CPU-s each", "floor", "ratio", "peak MiB")
     print("".join(f"{head:>11}" for head in heads))
     nights = [_measured(size) for size in sizes]
-    ticks = {count: _tick_seconds(count) for count in (options.tenants, MANY)}
+    said(f"a tick for {MANY} tenants")
     figures = nights[-1] | {
         "exponent": exponent([(night["tenants"], night["cpu_s"]) for night in nights]),
-        "tick_seconds": ticks[options.tenants],
-        f"tick_seconds_{MANY}": ticks[MANY],
+        f"tick_seconds_{MANY}": ticks.of_many(MANY),
         "nights": nights,
     }
-    _print_split(figures)
-    for count, seconds in ticks.items():
-        print(f"a tick's evaluation, {count:,} tenants: {seconds:.2f} s")
+    _print_cpu(figures)
+    _print_disk(figures)
+    print(f"the night's longest tick, with the making of its runs: {figures['longest_tick_seconds']:.2f} s")
     missed = judged(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -97,7 +90,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tenants", type=int, default=50, metavar="N")
     parser.add_argument("--alone", action="store_true", help="without the smaller night before it")
     parser.add_argument("--require", action="store_true", help="fail if a bar is missed (with 500 tenants)")
-    parser.add_argument("--floor", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -120,26 +112,39 @@ def _measured(count: int) -> dict[str, Any]:
         said("the night")
         with mlflow(night) as served:
             found = _night(served, count)
-        require_same(_decided(floor, since), _decided(night, since), count // 7)
-    return _told(count, least, found)
+            ticked = ticks.after_a_night(served, count)
+        require_same(_done(floor, since), _done(night, since), count // 7)
+    return _told(count, least, found, ticked)
 
 
-def _decided(installation: Installation, since: datetime) -> dict[str, str]:
-    """The verdicts of the night by tenant."""
+def _done(installation: Installation, since: datetime) -> dict[str, tuple[str, int]]:
+    """The verdict of the night, and how many model versions it made, of each tenant with one of the two."""
+    query = "SELECT name, count(*) FROM model_versions WHERE creation_time >= %s GROUP BY name"
+    made = dict(fleet.asked(installation.url("mlflow"), query, since.timestamp() * 1000))
     latest = installation.platform.ledger.latest_all()
-    return {tenant: str(entry.verdict) for tenant, entry in latest.items() if entry.decided_at >= since}
+    return {
+        tenant: (str(entry.verdict) if entry.decided_at >= since else "none", made.get(model_name(tenant), 0))
+        for tenant, entry in latest.items()
+        if entry.decided_at >= since or model_name(tenant) in made
+    }
 
 
-def require_same(floor: Mapping[str, str], night: Mapping[str, str], retrained: int) -> None:
-    """Raises SystemExit if one did less than the other, or not what the fleet was made for."""
-    if floor != night or len(night) != retrained:
+def require_same(
+    floor: Mapping[str, tuple[str, int]], night: Mapping[str, tuple[str, int]], retrained: int
+) -> None:
+    """Raises SystemExit if one did less than the other, or not what the fleet was made for: a model each."""
+    models = [versions for _, versions in night.values()]
+    if floor != night or models != [1] * retrained:
         raise SystemExit(
-            f"expected the same {retrained} tenants to be decided on, got {len(floor)} in the floor and "
-            f"{len(night)} in the night; other verdicts: {dict(floor.items() ^ night.items())}"
+            f"expected the same {retrained} tenants to be decided on, with a new model each, got "
+            f"{len(floor)} in the floor and {len(night)} in the night, with {sum(models)} models; "
+            f"what differs: {sorted(floor.items() ^ night.items())}"
         )
 
 
-def _told(count: int, floor: dict[str, Any], night: dict[str, Any]) -> dict[str, Any]:
+def _told(
+    count: int, floor: dict[str, Any], night: dict[str, Any], ticked: dict[str, float]
+) -> dict[str, Any]:
     figures = {
         "tenants": count,
         "minutes": night["seconds"] / 60,
@@ -147,6 +152,8 @@ def _told(count: int, floor: dict[str, Any], night: dict[str, Any]) -> dict[str,
         "peak_mib": night["peak_mib"],
         "cpu_s": night["cpu_s"],
         "floor_cpu_s": floor["cpu_s"],
+        "tick_seconds": ticked["evaluated"],
+        "longest_tick_seconds": ticked["longest"],
         "floor": floor,
         "night": night,
     }
@@ -159,25 +166,21 @@ def _told(count: int, floor: dict[str, Any], night: dict[str, Any]) -> dict[str,
     return figures
 
 
-def _print_split(figures: dict[str, Any]) -> None:
-    count, floor, night = figures["tenants"], figures["floor"], figures["night"]
-    for name, split in (("floor's loop", in_parts(floor)), ("night's runs", in_parts(floor, night))):
-        print(f"CPU-seconds a tenant, in the {name}: ", end="")
-        print(", ".join(f"{part} {seconds / count:.2f}" for part, seconds in split.items()))
-    for name, found in (("floor", floor), ("night", night)):
-        print(f"CPU-seconds a tenant by process, {name}: ", end="")
-        print(
-            ", ".join(f"{process} {seconds / count:.2f}" for process, seconds in found["by_process"].items())
-        )
+def _print_cpu(figures: dict[str, Any]) -> None:
+    for name in ("floor", "night"):
+        found = figures[name]
+        for what, spent in (("all by process", found["by_process"]), ("the work by part", found["by_part"])):
+            each = {part: seconds / figures["tenants"] for part, seconds in spent.items()}
+            parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in each.items())
+            print(f"CPU-seconds a tenant, {name}, {what}: {parts}; together {sum(each.values()):.2f}")
 
 
-def in_parts(floor: Mapping[str, Any], night: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """CPU-seconds of the floor's loop, or of the night's runs: those do the loop's work, and the rest is
-    their start and Dagster's events."""
-    work = {part: floor[part] for part in ("reading", "compute", "logging")}
-    if night is None:
-        return work
-    return {"start-up": night["by_process"]["runs"] - sum(work.values()), **work}
+def _print_disk(figures: dict[str, Any]) -> None:
+    count, night = figures["tenants"], figures["night"]
+    grown = disk.a_tenant(night["disk_before"], night["disk"], count)
+    print(f"{'on disk after the night':<24}{'MiB':>10}{'KiB a tenant':>14}{'of it new':>11}")
+    for part, size in night["disk"].items():
+        print(f"{part:<24}{size / 2**20:>10,.1f}{size / count / 2**10:>14,.1f}{grown[part] / 2**10:>11,.1f}")
 
 
 def said(what: str) -> None:
@@ -188,73 +191,19 @@ def said(what: str) -> None:
 def _floor(installation: Installation) -> dict[str, Any]:
     """The plain loop in a process of its own, and what the servers did for it."""
     before = _cpu_by_process()
-    command = [sys.executable, "-m", "benchmarks.night", "--floor"]
+    command = [sys.executable, "-m", "benchmarks.plain_loop"]
     done = subprocess.run(command, env=installation.environment, stdout=subprocess.PIPE, check=True)
-    found = json.loads(done.stdout)
-    spent = _spent(before) | {"the loop": found["cpu_s"]}
-    return found | {"cpu_s": sum(spent.values()), "by_process": spent}
-
-
-def plain_loop() -> dict[str, float]:
-    """The night without Dagster, in this process: its CPU-seconds, and what part of them went into what."""
-    platform = open_platform()
-    clock = _Clock()
-    platform = replace(
-        platform,
-        source=clock.watch("reading", platform.source, "parts", "active_tenants"),
-        tables=clock.watch("logging", platform.tables, "write", "read", "facts", "version", "prune"),
-        ledger=clock.watch("logging", platform.ledger, "append", "champion", "rolled_back"),
-        registry=clock.watch("logging", platform.registry, *_REGISTRY),
-    )
-    for tenant in platform.source.active_tenants():
-        with suppress(FraudAssetsError):
-            made = cycle.refresh_profiles(platform, tenant)
-            mirror.champion(platform, tenant)
-            damage = mirror.damage(platform, tenant)
-            if cycle.retrain_due(platform, tenant, made.as_of, WEEK, damage).is_due:
-                cycle.assemble_dataset(platform, tenant)
-                cycle.train(platform, tenant, None)
-                cycle.decide(platform, tenant, None)
-    whole = time.process_time()
-    return {"cpu_s": whole, **clock.spent, "compute": whole - sum(clock.spent.values())}
-
-
-_REGISTRY: Final = (
-    *("champion_version", "damage", "find", "register", "challenger", "challenge", "load", "annotate"),
-    "set_champion",
-)
-
-
-class _Clock:
-    """CPU-seconds that watched methods took, under the name that they were watched for."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-
-    def watch(self, name: str, store: Any, *methods: str) -> Any:
-        """`store`, whose `methods` count."""
-        watched = copy(store)
-        self.spent.setdefault(name, 0.0)
-        for method in methods:
-            object.__setattr__(watched, method, self._timed(name, getattr(store, method)))
-        return watched
-
-    def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*given: Any, **named: Any) -> Any:
-            start = time.process_time()
-            try:
-                return method(*given, **named)
-            finally:
-                self.spent[name] += time.process_time() - start
-
-        return timed
+    parts = json.loads(done.stdout)
+    spent = _spent(before) | {"the loop": sum(parts.values())}
+    return {"cpu_s": sum(spent.values()), "by_process": spent, "by_part": parts}
 
 
 def _night(installation: Installation, count: int) -> dict[str, Any]:
     """Dagster's daemon at work, from the start of the cycle to the end of the last run."""
-    start = datetime.now(UTC)
+    start, folder = datetime.now(UTC), installation.home.with_name("measured")
+    folder.mkdir()
     installation.cycle_at(start + timedelta(hours=12))
-    with dagster(installation) as ask:
+    with dagster(installation, folder) as ask:
         _until(
             "the tenants to be known", lambda: ask("SELECT count(*) FROM dynamic_partitions") == [(count,)]
         )
@@ -262,58 +211,37 @@ def _night(installation: Installation, count: int) -> dict[str, Any]:
             "a tick of both sensors",
             lambda: ask("SELECT 1 FROM job_ticks HAVING count(DISTINCT selector_id) = 2"),
         )
-        before, start, peak = _cpu_by_process(), datetime.now(UTC), 0.0
+        held, before, start, peak = disk.held(installation), _cpu_by_process(), datetime.now(UTC), 0.0
         installation.cycle_at(start + timedelta(seconds=1))
         done = 0
         while done < count:
             time.sleep(2)
             peak = max(peak, _memory_mib())
             (done,), *_ = ask("SELECT count(*) FROM runs WHERE status IN ('SUCCESS', 'FAILURE', 'CANCELED')")
-        spent = _spent(before)
         statuses = dict(ask("SELECT status, count(*) FROM runs GROUP BY status"))
+        if statuses != {"SUCCESS": count}:
+            raise SystemExit(f"expected {count} runs to succeed, got {statuses}")
+        _until("the processes of all runs to end", lambda: len(measured.told(folder)) == count)
+        spent = _spent(before)
         (last,), *_ = ask("SELECT max(end_time) FROM runs")
-    if statuses != {"SUCCESS": count}:
-        raise SystemExit(f"expected {count} runs to succeed, got {statuses}")
     return {
         "cpu_s": sum(spent.values()),
         "by_process": spent,
+        "by_part": added(measured.told(folder)),
         "seconds": last - start.timestamp(),
         "peak_mib": peak,
+        "disk_before": held,
+        "disk": disk.held(installation),
     }
 
 
-def _tick_seconds(count: int) -> float:
-    """What it takes to find out which of `count` tenants start their cycle, and which are retrained."""
-    with TemporaryDirectory(prefix="tick-") as folder, postgres_server() as url:
-        server = url.rpartition("/")[0]
-        made = Installation("tick", Path(folder), server, "tick_source", "http://127.0.0.1:9")
-        for store in fleet.STORES:
-            fleet.administer(server, f"CREATE DATABASE tick_{store}")
-        now = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0)
-        fleet.enrol(made, count, now)
-        platform = replace(made.platform, now=lambda: now)
-        definitions = build_definitions(lambda: platform)
-        chain = dg.AssetSelection.assets(*cycle.CYCLE_STAGES)
-        with _instance(made) as instance:
-            instance.add_dynamic_partitions(str(tenants.name), platform.source.active_tenants())
-            cursor, asked = None, 0
-            for at in (now - timedelta(minutes=1), now):
-                start = time.perf_counter()
-                found = dg.evaluate_automation_conditions(
-                    definitions, instance, asset_selection=chain, evaluation_time=at, cursor=cursor
-                )
-                seconds, cursor, asked = time.perf_counter() - start, found.cursor, found.total_requested
-    if asked < count:
-        raise SystemExit(f"expected at least {count} partitions to be asked for, got {asked}")
-    return seconds
-
-
-@contextmanager
-def _instance(installation: Installation) -> Iterator[dg.DagsterInstance]:
-    with patch.dict(os.environ, installation.environment, clear=True):
-        os.environ.update(cli.environment())
-        with dg.DagsterInstance.get() as instance:
-            yield instance
+def added(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """CPU-seconds of all runs by part; a run that did not retrain may lack some."""
+    whole: defaultdict[str, float] = defaultdict(float)
+    for run in runs:
+        for part, seconds in run.items():
+            whole[part] += seconds
+    return dict(whole)
 
 
 def _until(what: str, question: Callable[[], Any], seconds: float = 300) -> None:
@@ -328,7 +256,7 @@ def _until(what: str, question: Callable[[], Any], seconds: float = 300) -> None
 
 
 _KINDS: Final = {
-    "forkserver": "runs",
+    "forkserver": "fork server",
     "dagster api grpc": "code server",
     "dagster-daemon": "daemon",
     "mlflow": "MLflow server",
@@ -351,8 +279,8 @@ def _cpu_by_process() -> defaultdict[str, float]:
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             spent[kind] += times.user + times.system
-            # What ended under the server of forks were runs.
-            spent[kind] += times.children_user + times.children_system
+            ended = "runs" if kind == "fork server" else kind
+            spent[ended] += times.children_user + times.children_system
     return spent
 
 
@@ -389,11 +317,11 @@ def mlflow(installation: Installation) -> Iterator[Installation]:
 
 
 @contextmanager
-def dagster(installation: Installation) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    """Dagster's daemon with its code server; yields what asks its database."""
+def dagster(installation: Installation, folder: Path) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+    """Dagster's daemon with its code server; yields what asks its database. Runs tell in `folder`."""
     with patch.dict(os.environ, installation.environment, clear=True):
-        environment = cli.environment()
-    _, daemon = servers.dagster(free_port())
+        environment = cli.environment() | {measured.FOLDER: str(folder)}
+    _, daemon = servers.dagster(free_port(), WORKSPACE)
     with (
         closing(psycopg2.connect(installation.url("dagster"))) as connection,
         _running(daemon, environment, installation.home),

@@ -109,6 +109,10 @@ class RetrainIsDue(TenantCondition):
     def description(self) -> str:
         return "No champion, a damaged one, or one that is as old as active_model's freshness policy allows"
 
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        # What is due does not hang on what was asked before, and so not on a cursor that may be forgotten.
+        return dg.AutomationResult(context, self.found(context, context.evaluation_time))
+
     def chosen(self, platform: Platform, keys: Set[str], since: datetime, now: datetime) -> Iterator[str]:  # noqa: ARG002
         champions, damaged = platform.ledger.champions(), platform.ledger.damaged()
         return (key for key in keys if key in damaged or _is_old(platform, key, champions.get(key), now))

@@ -20,17 +20,23 @@ def test_what_was_not_measured_misses_nothing(capsys: pytest.CaptureFixture[str]
     assert "exponent: not measured" in capsys.readouterr().out
 
 
-def test_what_the_runs_take_beyond_the_work_of_the_loop_is_their_start() -> None:
-    floor = {"reading": 1.0, "compute": 5.0, "logging": 2.0}
-    assert night.in_parts(floor) == floor
-    assert night.in_parts(floor, {"by_process": {"runs": 11.0}}) == {"start-up": 3.0, **floor}
+def test_the_parts_of_runs_add_up_where_some_did_not_retrain() -> None:
+    retrained, other = {"start-up": 1.0, "compute": 5.0, "logging": 2.0}, {"start-up": 0.5}
+    assert night.added([retrained, other]) == {"start-up": 1.5, "compute": 5.0, "logging": 2.0}
 
 
-def test_a_night_that_retrains_fewer_than_the_floor_or_decides_otherwise_is_no_night() -> None:
-    floor = {"a": "activate", "b": "reject"}
+def test_a_night_that_retrains_others_than_the_floor_or_decides_otherwise_is_no_night() -> None:
+    floor = {"a": ("activate", 1), "b": ("reject", 1)}
     night.require_same(floor, dict(floor), 2)
-    for other in ({"a": "activate"}, {"a": "activate", "b": "activate"}):
+    for other in ({"a": ("activate", 1)}, floor | {"b": ("activate", 1)}, floor | {"c": ("none", 1)}):
         with pytest.raises(SystemExit, match="the same 2 tenants"):
             night.require_same(floor, other, 2)
     with pytest.raises(SystemExit, match="the same 3 tenants"):
         night.require_same(floor, floor, 3)
+
+
+@pytest.mark.parametrize("versions", [0, 2])
+def test_each_decision_is_on_one_new_model(versions: int) -> None:
+    both = {"a": ("activate", 1), "b": ("reject", versions)}
+    with pytest.raises(SystemExit, match=f"with {versions + 1} models"):
+        night.require_same(both, both, 2)

@@ -1,4 +1,4 @@
-"""What a journey that failed tells: all runs and ticks of its installation, what its processes said. No tests here."""
+"""What a journey that failed tells: ticks and runs of its installation, what its processes said. No tests."""
 
 import os
 from collections.abc import Iterator, Mapping
