@@ -74,6 +74,9 @@ class PostgresServer:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             self._process.wait()
+            # Until all of them are gone, they hold the memory without which it does not start again.
+            while any(map(_lives, family)):
+                time.sleep(0.02)
 
     def stop(self) -> None:
         """At once: nothing in it is worth a clean shutdown."""
@@ -84,6 +87,12 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def _lives(process: psutil.Process | subprocess.Popen[bytes]) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextmanager

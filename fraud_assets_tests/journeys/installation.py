@@ -96,9 +96,9 @@ class Installation:
         ]
         database.create(url or self.platform.source.url, datetime.now(UTC), tenants=tenants)
 
-    def cycle_at(self, start: datetime) -> None:
-        """Sets when the daily cycle starts, at once and whole."""
-        values = {"cycle_at": f'"{start.astimezone(UTC):%H:%M:%S}"', **EASY}
+    def cycle_at(self, start: datetime, **more: object) -> None:
+        """Sets when the daily cycle starts, at once and whole; `more` are settings as TOML has them."""
+        values = {"cycle_at": f'"{start.astimezone(UTC):%H:%M:%S}"', **EASY, **more}
         unfinished = self.home / "settings.unfinished"
         unfinished.write_text("[default]\n" + "\n".join(f"{key} = {value}" for key, value in values.items()))
         unfinished.replace(self.home / "settings.toml")

@@ -5,8 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -23,11 +26,15 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
 from fraud_assets_tests import company_database
 from fraud_assets_tests.builders import entry, submission
-from fraud_assets_tests.journeys import chain
+from fraud_assets_tests.journeys import account, chain
+from fraud_assets_tests.journeys.installation import Installation
+from fraud_assets_tests.journeys.test_crashes import require_sound
+from fraud_assets_tests.journeys.test_daemon import daemon, ticks
 from fraud_assets_tests.world import TONIGHT, company
 
 DAY = timedelta(days=1)
 WRITERS, WRITES = 16, 2
+TENANTS = ("alcazar-security", "bluewater-guards", "drift-patrol")
 
 needs_mlflow = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 _processes = multiprocessing.get_context("forkserver")
@@ -134,6 +141,69 @@ def night_on_a_full_disk(folder: str) -> None:
     assert healed.cycle_started_at == now
     assert platform.registry.champion_version("acme") == healed.version
     sys.stdout.write("healed\n")
+
+
+def nights_of_a_daemon_on_a_full_disk(folder: str) -> None:
+    """Inside the namespace: all of an installation on one disk, which is full for a night of the daemon."""
+    installation = Installation(Path(folder))
+    installation.create_company(dict.fromkeys(TENANTS, 30))
+    installation.cycle_at(datetime.now(UTC) + timedelta(hours=12))
+    try:
+        with daemon(installation) as instance:
+            follow_a_full_disk(installation, instance)
+    finally:
+        installation.stop()
+    platform = installation.platform
+    for tenant in TENANTS:
+        require_sound(platform, tenant)
+    assert set(platform.ledger.champions()) == set(TENANTS)
+    sys.stdout.write("healed\n")
+
+
+def follow_a_full_disk(installation: Installation, instance: dg.DagsterInstance) -> None:
+    def call_a_night() -> Callable[[], bool]:
+        start = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
+        installation.cycle_at(start, retrain_after='"PT1S"')
+        latest = installation.platform.ledger.latest_all
+
+        def is_over() -> bool:
+            decided = {tenant: each.cycle_started_at for tenant, each in latest().items()}
+            ended = all(run.is_finished for run in instance.get_runs())
+            return ended and decided == dict.fromkeys(TENANTS, start)
+
+        return is_over
+
+    installation.wait_for("a first tick", lambda: ticks(instance))
+    installation.wait_for("a first night", call_a_night())
+    call_a_night()
+    installation.wait_for(
+        "a run at work", lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    )
+    filler, space = installation.folder / "filler", os.statvfs(installation.folder)
+    with suppress(OSError):
+        filler.write_bytes(b"\0" * (space.f_bavail * space.f_frsize + 1_000_000))
+    time.sleep(20)
+    for tenant, entry in installation.platform.ledger.champions().items():
+        assert installation.platform.registry.load(tenant, entry.model_version or 0, entry.model_digest or "")
+    filler.unlink()
+    sys.stderr.write(f"{account.of_runs(installation.dagster_environment())}\n{installation.said()}\n")
+    installation.wait_for("the next night", call_a_night())
+
+
+@pytest.mark.journey
+@needs_mlflow
+def test_a_disk_that_is_full_in_the_middle_of_a_night_of_the_daemon_costs_that_night_alone(
+    tmp_path: Path,
+) -> None:
+    namespace = _namespace()
+    code = f"from {__name__} import nights_of_a_daemon_on_a_full_disk as nights; nights({str(tmp_path)!r})"
+    script = f'mount -t tmpfs -o size=256m none "{tmp_path}" && exec "$@"'
+    done = subprocess.run(
+        [*namespace, "sh", "-c", script, "sh", sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("healed\n")
 
 
 @pytest.mark.journey
