@@ -23,8 +23,8 @@ settings.load_profile("fraud_assets")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: journeys also wait for servers."""
-    return (os.cpu_count() or 1) + 1
+    """Two a core: journeys wait for servers and for Dagster's intervals most of the time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -26,7 +26,7 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets.storage.registry import Registry
 from fraud_assets_tests import company_database
 from fraud_assets_tests.builders import entry, submission
-from fraud_assets_tests.journeys import account, chain
+from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.test_crashes import require_sound
 from fraud_assets_tests.journeys.test_daemon import daemon, ticks
@@ -183,11 +183,12 @@ def follow_a_full_disk(installation: Installation, instance: dg.DagsterInstance)
     with suppress(OSError):
         filler.write_bytes(b"\0" * (space.f_bavail * space.f_frsize + 1_000_000))
     time.sleep(20)
-    for tenant, entry in installation.platform.ledger.champions().items():
-        assert installation.platform.registry.load(tenant, entry.model_version or 0, entry.model_digest or "")
+    for tenant, champion in installation.platform.ledger.champions().items():
+        version, digest = champion.model_version or 0, champion.model_digest or ""
+        assert installation.platform.registry.load(tenant, version, digest)
     filler.unlink()
-    sys.stderr.write(f"{account.of_runs(installation.dagster_environment())}\n{installation.said()}\n")
     installation.wait_for("the next night", call_a_night())
+    assert instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])), installation.told()
 
 
 @pytest.mark.journey

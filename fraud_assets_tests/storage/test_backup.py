@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.tables import Tables
 from fraud_assets_tests.builders import entry, submission
+from fraud_assets_tests.mlflow_server import mlflow_server
 from fraud_assets_tests.postgres import binary, fresh_database
 from fraud_assets_tests.world import TONIGHT, World, company
 
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 PROJECT = Path(__file__).parents[2]
 WEEK = timedelta(days=7)
+STORES = ("LEDGER", "MLFLOW")
+"""Of an installation on servers, beside Dagster's."""
 
 
 @pytest.fixture
@@ -181,6 +184,65 @@ def test_a_dagster_on_postgresql_is_dumped_and_restored_by_the_documented_comman
         with dg.DagsterInstance.from_config(str(tmp_path)) as restored:
             assert known(restored) == before
             assert dg.materialize([made], instance=restored, partition_key="acme").success
+
+
+def served(home: Path, instance: dg.DagsterInstance, address: str, ledger: str) -> World:
+    """The installation in `home`, with a registry and a ledger on servers."""
+    world = World(home, instance, acme=company("acme", records=300))
+    world.with_platform(registry=Registry(address), ledger=Ledger(ledger))
+    return world
+
+
+def test_stores_on_postgresql_are_restored_by_the_documented_commands_and_the_next_cycle_is_as_ever(
+    postgres_server_url: str,
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, old, new = (tmp_path / name for name in ("home", "old", "new"))
+    for folder in (home, old, new):
+        folder.mkdir()
+    [restore] = documented("pg_restore")
+    monkeypatch.setenv("PATH", f"{Path(binary('pg_dump')).parent}:{os.environ['PATH']}")
+
+    def databases(stack: ExitStack) -> tuple[str, str]:
+        urls = [stack.enter_context(fresh_database(postgres_server_url)) for _ in STORES]
+        made = {store: url.replace("://", "+psycopg2://", 1) for store, url in zip(STORES, urls, strict=True)}
+        for store, url in made.items():
+            monkeypatch.setenv(f"FRAUD_ASSETS_{store}_URL", url)
+        return made["LEDGER"], made["MLFLOW"]
+
+    def run(command: str) -> None:
+        subprocess.run(["/bin/bash", "-euc", command], cwd=tmp_path, check=True)
+
+    with ExitStack() as stack:
+        ledger, database = databases(stack)
+        world = served(home, instance, stack.enter_context(mlflow_server(old, database)), ledger)
+        world.cycle()
+        before, champion = world.platform.ledger.history("acme"), world.platform.champion("acme")
+        assert champion is not None
+        model = world.platform.registry.load("acme", champion.version, champion.digest)
+        for command in documented("pg_dump"):
+            if any(store in command for store in STORES):
+                run(command)
+        shutil.copytree(old / "files", new / "files")
+        backup.back_up(home, tmp_path / "copies/monday")
+    for folder in (home, old):
+        shutil.rmtree(folder)
+
+    with ExitStack() as stack:
+        ledger, database = databases(stack)
+        for store in STORES:
+            run(restore.replace("LEDGER", store).replace("ledger", store.lower()))
+        backup.restore(tmp_path / "copies/monday", home)
+        restored = served(home, instance, stack.enter_context(mlflow_server(new, database)), ledger)
+        assert restored.platform.ledger.history("acme") == before
+        assert restored.platform.registry.champion_version("acme") == champion.version
+        assert restored.platform.registry.load("acme", champion.version, champion.digest) == model
+        restored.source.histories["acme"] = company("acme", records=300, until=TONIGHT + WEEK)
+        entry = restored.cycle(TONIGHT + WEEK)
+        assert (entry.model_version, entry.champion_version) == (2, 1)
+        assert restored.platform.registry.damage("acme", 2, str(entry.model_digest)) is None
 
 
 def require_whole(world: World, decided: int) -> None:

@@ -1,8 +1,8 @@
-"""Python imports this at its start where this folder is on its path: the process then follows a clock in a file.
+"""Python imports this at its start where this folder is on its path: the process follows a clock in a file.
 
-The file, named by FRAUD_ASSETS_TESTS_CLOCK, says by how many seconds the clock is ahead of the true one. It is
-read again and again, so that the clock is set while the process lives, as an operating system sets it. What
-counts seconds since the machine was started goes on as it was.
+The file, named by FRAUD_ASSETS_TESTS_CLOCK, says by how many seconds the clock is ahead of the true one. It
+is read again and again, so that the clock is set while the process lives, as an operating system sets it.
+What counts the seconds since the machine was started goes on as it was.
 """
 
 import os
