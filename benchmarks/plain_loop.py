@@ -10,6 +10,7 @@ from typing import Final
 from benchmarks.meter import Meter, watch
 from fraud_assets import cycle, mirror
 from fraud_assets.definitions import open_platform
+from fraud_assets.storage.ledger import Entry
 
 WEEK: Final = timedelta(days=7)
 
@@ -25,8 +26,8 @@ def main() -> None:
         damage = mirror.damage(platform, tenant)
         if cycle.retrain_due(platform, tenant, made.as_of, WEEK, damage).is_due:
             cycle.assemble_dataset(platform, tenant)
-            cycle.train(platform, tenant, None)
-            cycle.decide(platform, tenant, None)
+            if not isinstance(cycle.train(platform, tenant, None), Entry):
+                cycle.decide(platform, tenant, None)
     print(json.dumps(meter.spent))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks import night
+from fraud_assets import cycle
 
 MET: dict[str, Any] = dict(night.BARS)
 
@@ -33,6 +34,14 @@ def test_a_night_that_retrains_others_than_the_floor_or_decides_otherwise_is_no_
             night.require_same(floor, other, 2)
     with pytest.raises(SystemExit, match="the same 3 tenants"):
         night.require_same(floor, floor, 3)
+
+
+def test_whom_the_gate_lets_train_nothing_has_no_model_and_is_decided_on() -> None:
+    both = {"a": ("activate", 1), "b": (cycle.NOT_TRAINED, 0)}
+    night.require_same(both, both, 2)
+    both |= {"b": (cycle.NOT_TRAINED, 1)}
+    with pytest.raises(SystemExit, match=r"decision: \['b'\]"):
+        night.require_same(both, both, 2)
 
 
 @pytest.mark.parametrize("versions", [0, 2])
