@@ -102,6 +102,19 @@ def _namespace() -> list[str]:
     pytest.skip("this system permits no mount namespace, neither as root nor with a user namespace")
 
 
+def run_on_a_small_disk(disk: Path, size: str, nights: Callable[[str], None], before: str = "true") -> str:
+    """What `nights` of this module wrote to stderr, called with a `disk` of that size, after `before`."""
+    code = f"from {__name__} import {nights.__name__} as nights; nights({str(disk)!r})"
+    script = f'mount -t tmpfs -o size={size} none "{disk}" && {before} && exec "$@"'
+    done = subprocess.run(
+        [*_namespace(), "sh", "-c", script, "sh", sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("healed\n")
+    return done.stderr
+
+
 def night_on_a_full_disk(folder: str) -> None:
     """Inside the namespace: a night, one without room at every amount of room left, and one with room."""
     from fraud_assets.domain.errors import FraudAssetsError
@@ -196,15 +209,7 @@ def follow_a_full_disk(installation: Installation, instance: dg.DagsterInstance)
 def test_a_disk_that_is_full_in_the_middle_of_a_night_of_the_daemon_costs_that_night_alone(
     tmp_path: Path,
 ) -> None:
-    namespace = _namespace()
-    code = f"from {__name__} import nights_of_a_daemon_on_a_full_disk as nights; nights({str(tmp_path)!r})"
-    script = f'mount -t tmpfs -o size=256m none "{tmp_path}" && exec "$@"'
-    done = subprocess.run(
-        [*namespace, "sh", "-c", script, "sh", sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("healed\n")
+    run_on_a_small_disk(tmp_path, "256m", nights_of_a_daemon_on_a_full_disk)
 
 
 @pytest.mark.journey
@@ -212,20 +217,12 @@ def test_a_disk_that_is_full_in_the_middle_of_a_night_of_the_daemon_costs_that_n
 def test_a_full_disk_fails_the_night_clearly_and_the_next_one_with_room_succeeds(
     tmp_path: Path, migrated: Path
 ) -> None:
-    namespace, prepared = _namespace(), tmp_path / "prepared"
-    prepared.mkdir()
+    prepared, disk = tmp_path / "prepared", tmp_path / "disk"
+    for folder in (prepared, disk):
+        folder.mkdir()
     known = company("acme", records=300, fraud=45, until=TONIGHT + 60 * DAY)
     company_database.write(f"sqlite:///{prepared}/source.db", acme=known)
     (prepared / "mlflow.db").write_bytes(migrated.read_bytes())
     chain.lay_out(prepared)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    code = f"from {__name__} import night_on_a_full_disk as night; night({str(disk)!r})"
-    script = f'mount -t tmpfs -o size=12m none "{disk}" && cp "{prepared}"/* "{disk}" && exec "$@"'
-    done = subprocess.run(
-        [*namespace, "sh", "-c", script, "sh", sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("healed\n")
-    assert "check that its disk has room" in done.stderr
+    said = run_on_a_small_disk(disk, "12m", night_on_a_full_disk, f'cp "{prepared}"/* "{disk}"')
+    assert "check that its disk has room" in said
