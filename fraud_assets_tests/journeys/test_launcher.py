@@ -19,7 +19,7 @@ from fraud_assets_tests.journeys.test_daemon import daemon, ticks
 
 KILLED, INTERRUPTED = "alcazar-security", "bluewater-guards"
 ALL = ("alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol", "fairplay-guarding")
-NIGHTS = 4
+NIGHTS = 2
 RETRAINED_EACH_NIGHT = {"retrain_after": '"PT1S"'}
 
 
