@@ -16,7 +16,7 @@ from fraud_assets_tests.journeys.installation import Installation, free_port
 from fraud_assets_tests.postgres import fresh_database, postgres_server
 
 TENANT = "ember-watch"
-TICK_SECONDS, RUN_SECONDS = 15, 45
+TICK_SECONDS, RUN_SECONDS = 10, 45
 """Limits that a sound tick and a sound run of a tiny tenant keep on a busy machine too."""
 
 

@@ -2,7 +2,8 @@
 
 The file, named by FRAUD_ASSETS_TESTS_CLOCK, says by how many seconds the clock is ahead of the true one. It
 is read again and again, so that the clock is set while the process lives, as an operating system sets it.
-What counts the seconds since the machine was started goes on as it was.
+What counts the seconds since the machine was started goes on as it was. gRPC's core, in C, holds deadlines
+against the true clock: a server that starts while the two differ is not reached.
 """
 
 import os
