@@ -1,4 +1,4 @@
-"""The clock of a whole installation is set back an hour, under its daemon and its runs, and is right again."""
+"""The clock of a whole installation is set back an hour under its daemon and its runs, then is right again."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
