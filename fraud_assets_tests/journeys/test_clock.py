@@ -1,4 +1,4 @@
-"""The clock of a whole installation is set back an hour under its daemon and its runs, then is right again."""
+"""A clock is set back an hour in the middle of a night: what runs goes on, and nothing starts twice."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
