@@ -92,7 +92,8 @@ class Night:
         """Each tenant's first run is killed within `length` seconds, unless it has ended by then."""
         for run in self.runs:
             if run.status is dg.DagsterRunStatus.STARTED and "dagster/parent_run_id" not in run.tags:
-                self._due.setdefault(run.run_id, time.monotonic() + chance.random() * length)
+                if run.run_id not in self._due:
+                    self._due[run.run_id] = time.monotonic() + chance.random() * length
                 if self._due[run.run_id] <= time.monotonic():
                     self._kill(run)
         return self.is_over()
