@@ -9,7 +9,7 @@ import pytest
 from fraud_assets_tests.journeys import clock
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.test_crashes import require_one_at_a_time, require_sound
-from fraud_assets_tests.journeys.test_daemon import daemon, ticks
+from fraud_assets_tests.journeys.test_daemon import daemon, require_nothing_more, ticks
 from fraud_assets_tests.journeys.test_launcher import runs_of
 
 TRAINED = ("alcazar-security", "bluewater-guards", "drift-patrol")
@@ -46,11 +46,6 @@ def working(instance: dg.DagsterInstance) -> set[str]:
     return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))}
 
 
-def require_a_tick(installation: Installation, instance: dg.DagsterInstance) -> None:
-    before = len(ticks(instance))
-    installation.wait_for("another tick", lambda: len(ticks(instance)) > before)
-
-
 @pytest.mark.journey
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_a_clock_that_is_set_back_an_hour_in_the_middle_of_a_night_starts_nothing_twice_and_loses_nothing(
@@ -69,7 +64,7 @@ def test_a_clock_that_is_set_back_an_hour_in_the_middle_of_a_night_starts_nothin
         told.set(timedelta())
         once = {tenant: ["SUCCESS"] for tenant in ACTIVE}
         installation.wait_for("the end of the night", lambda: nights(instance) == once)
-        require_a_tick(installation, instance)
+        require_nothing_more(installation, instance)
         assert nights(instance) == once, installation.told()
 
         start = (datetime.now(UTC) + 2 * SECOND).replace(microsecond=0)

@@ -108,12 +108,12 @@ def call_a_night(fleet: Fleet) -> Callable[[dg.DagsterInstance], bool]:
 
 def require_one_at_a_time(instance: dg.DagsterInstance) -> None:
     """No two runs of a tenant went on at once."""
-    spans = defaultdict[str | None, list[tuple[float, float]]](list)
+    spans = defaultdict[str, list[tuple[float, float]]](list)
     for record in instance.get_run_records():
         assert record.end_time is not None, record
         # One that was ended before it began took no time.
         began = record.start_time or record.end_time
-        spans[record.dagster_run.tags.get("dagster/partition")].append((began, record.end_time))
+        spans[record.dagster_run.tags["dagster/partition"]].append((began, record.end_time))
     for each in spans.values():
         assert all(end <= start for (_, end), (start, _) in pairwise(sorted(each)))
 
