@@ -279,9 +279,12 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
     """Holds the candidate against the rules and the champion, records the decision, and activates.
 
     The ledger comes first and is the authority; the alias follows it, also where an earlier run died
-    between the two. Raises RegistryError if there is no candidate.
+    between the two. Where `train` found too little to train on, that is the decision, also for a run that
+    died after it and is made again from here. Raises RegistryError if there is no candidate.
     """
     candidate = platform.registry.challenger(tenant)
+    if not_trained := _not_trained_since(platform, tenant, candidate):
+        return not_trained
     if candidate is None:
         raise RegistryError(
             f"expected a candidate of {tenant} to decide on, got none; materialize trained_model first"
@@ -293,6 +296,15 @@ def decide(platform: Platform, tenant: str, run_id: str | None) -> Entry:
         entry = _decided(platform, tenant, candidate, stored, run_id)
     mirror.show(platform, entry)
     return entry
+
+
+def _not_trained_since(platform: Platform, tenant: str, candidate: Candidate | None) -> Entry | None:
+    """Why a later cycle than the candidate's had none."""
+    entry = platform.ledger.latest(tenant, NOT_TRAINED)
+    if entry is None or candidate is None:
+        return entry
+    made_in = datetime.fromisoformat(candidate.tags["cycle_started_at"])
+    return entry if made_in < entry.cycle_started_at else None
 
 
 def _decided(

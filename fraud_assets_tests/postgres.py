@@ -140,6 +140,11 @@ def under(role: str, password: str, url: str) -> str:
     return named.render_as_string(hide_password=False)
 
 
+def with_driver(url: str) -> str:
+    """The same URL as SQLAlchemy is given it by the command line, which names the driver."""
+    return make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
 def administer(server_url: str, statement: str) -> None:
     """A statement of the server's superuser, outside of a transaction."""
     with closing(psycopg2.connect(server_url)) as connection:

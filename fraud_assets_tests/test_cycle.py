@@ -181,6 +181,23 @@ def test_a_tenant_without_a_good_event_is_not_trained_and_told_why(
     assert [each.verdict for each in world.platform.ledger.history("acme")] == [cycle.NOT_TRAINED]
 
 
+def test_who_decides_where_nothing_was_trained_gets_why_and_no_older_candidate(world: World) -> None:
+    few = company("acme", records=99, fraud=30, until=TONIGHT + 9 * DAY)
+    world.source.histories["acme"] = few
+    first = world.cycle(TONIGHT)
+    assert first.verdict == cycle.NOT_TRAINED
+    assert cycle.decide(world.platform, "acme", None) == first
+    world.source.histories["acme"] = company("acme", until=TONIGHT + 9 * DAY)
+    judged = world.cycle(TONIGHT + DAY)
+    assert judged.model_version == 1
+    assert cycle.decide(world.platform, "acme", None).model_version == 1
+    world.source.histories["acme"] = few
+    last = world.cycle(TONIGHT + 2 * DAY)
+    assert cycle.decide(world.platform, "acme", None) == last
+    assert last.cycle_started_at == TONIGHT + 2 * DAY
+    assert world.platform.ledger.history("acme") == [first, judged, last]
+
+
 def test_rows_set_aside_are_no_reason_where_there_are_enough_records(world: World) -> None:
     is_first = pl.int_range(pl.len()) < 5
     latitude = pl.when(is_first).then(91.0).otherwise("latitude")

@@ -221,9 +221,10 @@ class Ledger:
             active = entry.model_digest
         return taken_out
 
-    def latest(self, tenant: str) -> Entry | None:
-        """The tenant's newest decision, whatever it was."""
-        return self._newest(_is_of(tenant), _IS_DECISION).get(tenant)
+    def latest(self, tenant: str, verdict: str | None = None) -> Entry | None:
+        """The tenant's newest decision, whatever it was, or the newest with this verdict."""
+        which = _IS_DECISION if verdict is None else DECISIONS.c.verdict == verdict
+        return self._newest(_is_of(tenant), which).get(tenant)
 
     def latest_all(self) -> dict[str, Entry]:
         """The newest decision of every tenant that has one, in one query."""

@@ -41,6 +41,8 @@ def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[str]:
     for entry in instance.all_logs(run.run_id, of_type=OF_RUNS):
         event = entry.get_dagster_event()
         yield f"  {entry.timestamp:.2f} {event.event_type_value}: {entry.message or event.message}"
+        error = getattr(event.event_specific_data, "error", None)
+        yield from [f"  {error.to_string()}"] if error else []
 
 
 def of_process(command: object, log: Path) -> str:

@@ -11,8 +11,8 @@ STAGES = ("profiles", "alias", "dataset", "train", "decide")
 DONE = "done"
 
 
-def run(home: str, now: str, told: Connection) -> None:
-    """The cycle of `now`, told stage by stage. It imports what a run does, so that it stands in for one."""
+def run(home: str, now: str, first: str, told: Connection) -> None:
+    """The cycle of `now` from the stage `first`, told stage by stage. It imports what a run does, so that it stands in for one."""
     gc.freeze()
     from dataclasses import replace
 
@@ -24,13 +24,16 @@ def run(home: str, now: str, told: Connection) -> None:
     platform = replace(
         Platform.from_environment({"FRAUD_ASSETS_HOME": home}), now=lambda: datetime.fromisoformat(now)
     )
-    acts = (cycle.refresh_profiles, mirror.champion, cycle.assemble_dataset)
-    for stage, act in zip(STAGES[:3], acts, strict=True):
+    acts = {
+        "profiles": lambda: cycle.refresh_profiles(platform, TENANT),
+        "alias": lambda: mirror.champion(platform, TENANT),
+        "dataset": lambda: cycle.assemble_dataset(platform, TENANT),
+        "train": lambda: cycle.train(platform, TENANT, None),
+        "decide": lambda: cycle.decide(platform, TENANT, None),
+    }
+    for stage in STAGES[STAGES.index(first) :]:
         told.send(stage)
-        act(platform, TENANT)
-    for stage, act in zip(STAGES[3:], (cycle.train, cycle.decide), strict=True):
-        told.send(stage)
-        act(platform, TENANT, None)
+        acts[stage]()
     told.send(DONE)
     # Nothing of this process has to be tidied up.
     os._exit(0)

@@ -9,7 +9,7 @@ import pytest
 from fraud_assets_tests.journeys import clock
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.test_crashes import require_one_at_a_time, require_sound
-from fraud_assets_tests.journeys.test_daemon import daemon, require_nothing_more, ticks
+from fraud_assets_tests.journeys.test_daemon import at_work, daemon, require_nothing_more, ticks
 from fraud_assets_tests.journeys.test_launcher import runs_of
 
 TRAINED = ("alcazar-security", "bluewater-guards", "drift-patrol")
@@ -41,11 +41,6 @@ def nights(instance: dg.DagsterInstance) -> dict[str, list[str]]:
     return {tenant: [run.status.value for run in runs_of(instance, tenant)] for tenant in ACTIVE}
 
 
-def working(instance: dg.DagsterInstance) -> set[str]:
-    """The runs that are at work."""
-    return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))}
-
-
 @pytest.mark.journey
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_a_clock_that_is_set_back_an_hour_in_the_middle_of_a_night_starts_nothing_twice_and_loses_nothing(
@@ -57,10 +52,10 @@ def test_a_clock_that_is_set_back_an_hour_in_the_middle_of_a_night_starts_nothin
     with daemon(installation) as instance:
         installation.wait_for("a first tick", lambda: ticks(instance))
         installation.cycle_at(datetime.now(UTC) + SECOND)
-        at_work = installation.wait_for("runs at work", lambda: working(instance))
+        seen = set(installation.wait_for("runs at work", lambda: at_work(instance)))
         told.set(-HOUR)
         # Dagster's daemon waits until it is as late as it was: runs that are at work go on meanwhile.
-        installation.wait_for("the end of what was at work", lambda: not at_work & working(instance))
+        installation.wait_for("the end of what was at work", lambda: not seen & set(at_work(instance)))
         told.set(timedelta())
         once = {tenant: ["SUCCESS"] for tenant in ACTIVE}
         installation.wait_for("the end of the night", lambda: nights(instance) == once)

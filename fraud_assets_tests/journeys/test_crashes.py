@@ -16,7 +16,7 @@ from fraud_assets.domain.errors import TableNotFound
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.platform import Platform
 from fraud_assets_tests.journeys.installation import Installation, free_port
-from fraud_assets_tests.journeys.test_daemon import ticks
+from fraud_assets_tests.journeys.test_daemon import at_work, ticks
 from fraud_assets_tests.postgres import PostgresServer, administer, running_server
 
 TRAINED = ("alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol")
@@ -135,10 +135,7 @@ def begin_a_night(fleet: Fleet, instance: dg.DagsterInstance) -> set[str]:
     """Its runs that go on once it has begun."""
     earlier = {run.run_id for run in runs(instance)}
     call_a_night(fleet)
-    working = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    return fleet.installation.wait_for(
-        "runs at work", lambda: {run.run_id for run in instance.get_runs(working)} - earlier
-    )
+    return fleet.installation.wait_for("runs at work", lambda: set(at_work(instance)) - earlier)
 
 
 def end_of_runs(fleet: Fleet, instance: dg.DagsterInstance, of: set[str]) -> set[str]:

@@ -88,6 +88,12 @@ def statuses(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
     return sorted((run.tags["dagster/partition"], run.status.value) for run in instance.get_runs())
 
 
+def at_work(instance: dg.DagsterInstance) -> dict[str, dg.DagsterRun]:
+    """The runs that execute, by id."""
+    started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    return {run.run_id: run for run in started}
+
+
 def finished(instance: dg.DagsterInstance, count: int) -> bool:
     runs = instance.get_runs()
     return len(runs) >= count and all(run.is_finished for run in runs)

@@ -29,7 +29,7 @@ from fraud_assets_tests.builders import entry, submission
 from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.test_crashes import require_sound
-from fraud_assets_tests.journeys.test_daemon import daemon, ticks
+from fraud_assets_tests.journeys.test_daemon import at_work, daemon, ticks
 from fraud_assets_tests.world import TONIGHT, company
 
 DAY = timedelta(days=1)
@@ -189,9 +189,7 @@ def follow_a_full_disk(installation: Installation, instance: dg.DagsterInstance)
     installation.wait_for("a first tick", lambda: ticks(instance))
     installation.wait_for("a first night", call_a_night())
     call_a_night()
-    installation.wait_for(
-        "a run at work", lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    )
+    installation.wait_for("a run at work", lambda: at_work(instance))
     filler, space = installation.folder / "filler", os.statvfs(installation.folder)
     with suppress(OSError):
         filler.write_bytes(b"\0" * (space.f_bavail * space.f_frsize + 1_000_000))

@@ -1,4 +1,4 @@
-"""kill -9 at random instants of a tenant's chain: what it leaves is whole, and the next night heals it."""
+"""kill -9 at random instants of a tenant's chain: what it leaves is whole, and a retry or the next night heals it."""
 
 import multiprocessing
 import os
@@ -30,6 +30,8 @@ SEEDS = (1, 2, 3, 4)
 """Each a test of its own: 100 kills in all."""
 BETWEEN = 8
 """After so many kills a night is left alone."""
+RETRIED = 2
+"""After so many kills the chain is made again in the same night from where it died, as Dagster's retry does."""
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -51,17 +53,18 @@ class Home:
         opened = Platform.from_environment({"FRAUD_ASSETS_HOME": str(self.folder)})
         return replace(opened, now=lambda: self.now)
 
-    def start(self) -> tuple[ForkServerProcess, Connection]:
-        """The next night's chain."""
-        self.night += 1
+    def start(self, first: str = STAGES[0]) -> tuple[ForkServerProcess, Connection]:
+        """This night's chain."""
         here, there = _processes.Pipe()
-        process = _processes.Process(target=chain.run, args=(str(self.folder), self.now.isoformat(), there))
+        asked = (str(self.folder), self.now.isoformat(), first, there)
+        process = _processes.Process(target=chain.run, args=asked)
         process.start()
         there.close()
         return process, here
 
     def left_alone(self) -> None:
         """A night in which nobody kills; its stages are timed."""
+        self.night += 1
         process, told = self.start()
         stage, since = "", time.monotonic()
         while stage != DONE:
@@ -75,6 +78,7 @@ class Home:
         """The stage in which the night was killed, at an instant of the whole chain; None: it was over."""
         [stage] = chance.choices(STAGES, [self.stages[each] for each in STAGES])
         delay = chance.random() * self.stages[stage]
+        self.night += 1
         process, told = self.start()
         while told.recv() != stage:
             pass
@@ -86,6 +90,11 @@ class Home:
             while True:
                 said.append(told.recv())
         return None if said[-1] == DONE else said[-1]
+
+    def retried(self, stage: str) -> None:
+        process, _ = self.start(stage)
+        process.join()
+        assert process.exitcode == 0
 
 
 @pytest.fixture
@@ -145,7 +154,7 @@ def runs(home: Home) -> Counter[str]:
 @pytest.mark.journey
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_chain_that_is_killed_at_any_instant_leaves_what_is_whole_and_the_next_night_heals(
+def test_a_chain_that_is_killed_at_any_instant_leaves_what_is_whole_and_a_retry_or_the_next_night_heals(
     home: Home, seed: int
 ) -> None:
     chance, hit = random.Random(seed), Counter[str]()  # noqa: S311
@@ -156,6 +165,9 @@ def test_a_chain_that_is_killed_at_any_instant_leaves_what_is_whole_and_the_next
             require_healed(home)
             continue
         hit[stage] += 1
+        if hit.total() % RETRIED == 0:
+            home.retried(stage)
+            require_healed(home)
         if hit.total() % BETWEEN == 0:
             home.left_alone()
             require_healed(home)

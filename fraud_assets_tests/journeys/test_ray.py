@@ -14,10 +14,10 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets_tests.journeys import ray_nodes
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.ray_nodes import Node
-from fraud_assets_tests.journeys.test_daemon import daemon, ticks
+from fraud_assets_tests.journeys.test_daemon import at_work, daemon, ticks
 from fraud_assets_tests.journeys.test_launcher import runs_of
 from fraud_assets_tests.mlflow_server import mlflow_server
-from fraud_assets_tests.postgres import fresh_database
+from fraud_assets_tests.postgres import fresh_database, with_driver
 
 TRAINED = {"alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol"}
 ACTIVE = dict.fromkeys(TRAINED, 30) | {"ember-watch": 8}
@@ -45,7 +45,7 @@ def cluster(
             for store in ("SOURCE", "LEDGER", "DAGSTER")
         }
         url = "FRAUD_ASSETS_DAGSTER_URL"
-        databases[url] = databases[url].replace("postgresql://", "postgresql+psycopg2://")
+        databases[url] = with_driver(databases[url])
         tracking = {"MLFLOW_TRACKING_URI": stack.enter_context(mlflow_server(folders["mlflow"]))}
         address = {"FRAUD_ASSETS_RAY_ADDRESS": ray_nodes.ADDRESS}
         installation.variables |= databases | tracking | address | ray_nodes.variables()
@@ -61,8 +61,7 @@ def cluster(
 
 def run_on(node: Node, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
     """A run that has started there."""
-    under_way = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    return next((run for run in under_way if node.executes(run.run_id)), None)
+    return next((run for run_id, run in at_work(instance).items() if node.executes(run_id)), None)
 
 
 def ends(instance: dg.DagsterInstance) -> dict[str, list[str]]:

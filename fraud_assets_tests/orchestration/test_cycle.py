@@ -199,6 +199,16 @@ def test_the_gate_cannot_be_walked_round_by_materializing_the_model_alone(world:
     assert world.materialized("trained_model") == set()
 
 
+def test_a_run_that_died_once_nothing_was_trained_is_made_again_from_there(world: World) -> None:
+    world.source.histories["acme"] = company("acme", records=99, fraud=30)
+    world.night()
+    told = world.decision("acme")
+    # What Dagster's retry asks for, where it did not come to note that `active_model` is passed over.
+    assert world.run("acme", ["active_model"]).success
+    assert world.decision("acme") == told
+    assert len(world.platform.ledger.history("acme")) == 1
+
+
 def test_too_few_records_do_not_touch_the_champion_and_the_next_day_tries_again(world: World) -> None:
     world.night()
     before = world.platform.champion("acme")

@@ -38,7 +38,7 @@ from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.tables import Kind, Tables
 from fraud_assets_tests.builders import entry, submission
-from fraud_assets_tests.postgres import rows
+from fraud_assets_tests.postgres import rows, with_driver
 from fraud_assets_tests.world import TONIGHT, World, company
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -88,7 +88,7 @@ def site(
         decisions = request.getfixturevalue("postgres_url")
         databases = (decisions,)
         configuration = PROJECT / "deploy/postgres/dagster.yaml"
-        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", decisions.replace(":", "+psycopg2:", 1))
+        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", with_driver(decisions))
     shutil.copy(configuration, home / "dagster/dagster.yaml")
     shutil.copy(migrated, home / "mlflow.db")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:

@@ -22,7 +22,7 @@ from fraud_assets.storage.registry import Registry
 from fraud_assets.storage.tables import Tables
 from fraud_assets_tests.builders import entry, submission
 from fraud_assets_tests.mlflow_server import mlflow_server
-from fraud_assets_tests.postgres import binary, fresh_database
+from fraud_assets_tests.postgres import binary, fresh_database, with_driver
 from fraud_assets_tests.world import TONIGHT, World, company
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
@@ -175,11 +175,11 @@ def test_a_dagster_on_postgresql_is_dumped_and_restored_by_the_documented_comman
     monkeypatch.setenv("PATH", f"{Path(binary('pg_dump')).parent}:{os.environ['PATH']}")
     shutil.copy(PROJECT / "deploy/postgres/dagster.yaml", tmp_path / "dagster.yaml")
     with fresh_database(postgres_server_url) as old, fresh_database(postgres_server_url) as new:
-        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", old.replace("://", "+psycopg2://", 1))
+        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", with_driver(old))
         with used_dagster(tmp_path) as instance:
             subprocess.run(["/bin/bash", "-euc", dump], cwd=tmp_path, check=True)
             before = known(instance)
-        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", new.replace("://", "+psycopg2://", 1))
+        monkeypatch.setenv("FRAUD_ASSETS_DAGSTER_URL", with_driver(new))
         subprocess.run(["/bin/bash", "-euc", restore], cwd=tmp_path, check=True)
         with dg.DagsterInstance.from_config(str(tmp_path)) as restored:
             assert known(restored) == before

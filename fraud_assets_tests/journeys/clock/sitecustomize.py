@@ -18,14 +18,11 @@ def follow(file: Path) -> None:
     ahead = [float(file.read_text())]
     clock = time_machine.travel(time.time() + ahead[0]).start()
 
-    def set_clock() -> None:
-        said = float(file.read_text())
-        clock.shift(said - ahead[0])
-        ahead[0] = said
-
     def watch() -> None:
         while True:
-            set_clock()
+            said = float(file.read_text())
+            clock.shift(said - ahead[0])
+            ahead[0] = said
             # A wait that does not ask the clock that is set here.
             threading.Event().wait(0.05)
 
