@@ -12,7 +12,10 @@ DONE = "done"
 
 
 def run(home: str, now: str, first: str, told: Connection) -> None:
-    """The cycle of `now` from the stage `first`, told stage by stage. It imports what a run does, so that it stands in for one."""
+    """The cycle of `now` from the stage `first`, told stage by stage.
+
+    It imports what a run does, so that it stands in for one.
+    """
     gc.freeze()
     from dataclasses import replace
 

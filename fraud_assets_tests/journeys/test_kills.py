@@ -1,4 +1,4 @@
-"""kill -9 at random instants of a tenant's chain: what it leaves is whole, and a retry or the next night heals it."""
+"""kill -9 at random instants of a tenant's chain: whole is what it leaves, a retry or the next night heals."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ SEEDS = (1, 2, 3, 4)
 BETWEEN = 8
 """After so many kills a night is left alone."""
 RETRIED = 2
-"""After so many kills the chain is made again in the same night from where it died, as Dagster's retry does."""
+"""After so many kills the chain is made again in the same night from where it died, as Dagster retries."""
 
 _processes = multiprocessing.get_context("forkserver")
 
