@@ -1,4 +1,4 @@
-"""kill -9 at random instants of a tenant's chain: whole is what it leaves, a retry or the next night heals."""
+"""kill -9 at random instants of a chain: it leaves what is whole, and a retry or the next night heals it."""
 
 import multiprocessing
 import os
