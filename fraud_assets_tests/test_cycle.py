@@ -26,6 +26,7 @@ from fraud_assets_tests.builders import history, training_dataset
 from fraud_assets_tests.fakes import FakeRegistry
 from fraud_assets_tests.world import TONIGHT, World, company, with_events
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 DAY = timedelta(days=1)
 COMPANY = company("acme", records=200)
 
@@ -331,7 +332,10 @@ def test_a_decision_keeps_its_numbers_with_their_intervals_in_the_ledger(world: 
     assert first.metrics["pr_auc_low"] <= first.metrics["pr_auc"] <= first.metrics["pr_auc_high"]
 
 
-def test_a_registered_candidate_has_its_pictures_and_its_slices(world: World) -> None:
+def test_a_registered_candidate_has_its_pictures_and_its_slices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # The pictures are drawn.
     registry = Noting()
     world.with_platform(registry=registry)
     trained(world)

@@ -142,7 +142,7 @@ def _end(worker: psutil.Process) -> None:
 def _close(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
     """Gives a run whose process is gone the end that it could not report, unless it came to one meanwhile.
 
-    It succeeded if all of its steps had: Dagster's retries find nothing to do for such a run, and leave it
+    It succeeded if no step was left: Dagster's retries find nothing to do for such a run, and leave it
     failed. Otherwise it failed, and that is first the status, then the event. The other way round, which is
     Dagster's, its retries can read of a failure of a run that has not failed yet; they pass over it, and
     never look at it again.
@@ -151,7 +151,7 @@ def _close(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
     if run is None or run.is_finished:
         return
     if _did_all(instance, run):
-        said = f"The run is done: {why}, but all of its steps had succeeded."
+        said = f"The run is done: {why}, but none of its steps was left to do."
         success = DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, run.job_name, message=said)
         instance.report_dagster_event(success, run_id)
         return

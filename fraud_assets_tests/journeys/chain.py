@@ -42,9 +42,9 @@ def run(home: str, now: str, first: str, told: Connection) -> None:
     os._exit(0)
 
 
-def lay_out(home: Path) -> None:
+def lay_out(home: Path, **more: float) -> None:
     """Settings under which each night trains quickly, and whatever is measured is activated."""
     from fraud_assets_tests.journeys.installation import EASY
 
-    lines = [f"{name} = {value}" for name, value in EASY.items()]
+    lines = [f"{name} = {value}" for name, value in {**EASY, **more}.items()]
     Path(home, "settings.toml").write_text("\n".join(["[default]", *lines]))

@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3, 4)
 """Each a test of its own: 100 kills in all."""
 BETWEEN = 8
 """After so many kills a night is left alone."""
-RETRIED = 2
+RETRIED = 5
 """After so many kills the chain is made again in the same night from where it died, as Dagster retries."""
 
 _processes = multiprocessing.get_context("forkserver")
