@@ -10,8 +10,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from fraud_assets.compute.activation import Verdict
+from fraud_assets.cycle import NOT_TRAINED
 from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG, WarmRunLauncher
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.platform import Platform
@@ -19,7 +22,7 @@ from fraud_assets_tests import company_database
 from fraud_assets_tests.fakes import draw_nothing
 from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.chain import TENANT
-from fraud_assets_tests.world import TONIGHT, company
+from fraud_assets_tests.world import TONIGHT, company, with_verdicts
 
 NIGHTS = (TONIGHT, TONIGHT + timedelta(days=1))
 ENDS = (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_SKIPPED)
@@ -91,31 +94,40 @@ class Home:
             [closed] = instance.get_runs(dg.RunsFilter(run_ids=[died.run_id]))
         return closed
 
-    def known(self) -> list[object]:
-        """What was decided, and what is served."""
-        platform = Platform.from_environment({"FRAUD_ASSETS_HOME": str(self.folder)})
-        decided = [
+    @property
+    def platform(self) -> Platform:
+        return Platform.from_environment({"FRAUD_ASSETS_HOME": str(self.folder)})
+
+    def decided(self) -> list[tuple[datetime, str, int | None, str | None]]:
+        return [
             (entry.cycle_started_at, entry.verdict, entry.model_version, entry.dataset_digest)
-            for entry in platform.ledger.history(TENANT)
+            for entry in self.platform.ledger.history(TENANT)
         ]
-        return [*decided, platform.registry.champion_version(TENANT)]
+
+    def known(self) -> object:
+        """What was decided, and what is served."""
+        return self.decided(), self.platform.registry.champion_version(TENANT)
 
 
-@pytest.fixture(params=["activate", "reject", "not trained"])
+@pytest.fixture(params=[Verdict.ACTIVATE, Verdict.REJECT, NOT_TRAINED])
 def home(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Home:
     """One whose nights end so; the first is over."""
     _processes.set_forkserver_preload(list(PRELOADED))
     folder = tmp_path / "home"
     (folder / "dagster").mkdir(parents=True)
-    records, fraud = (99, 30) if request.param == "not trained" else (300, 45)
+    records, fraud = (99, 30) if request.param == NOT_TRAINED else (300, 45)
     known = company(TENANT, records=records, fraud=fraud, until=NIGHTS[-1])
+    if request.param == Verdict.REJECT:
+        # Fraud that nothing tells of.
+        known = with_verdicts(known, pl.col("verdict").shuffle(seed=1))
     company_database.write(f"sqlite:///{folder}/source.db", **{TENANT: known})
-    chain.lay_out(folder, **{"minimum_pr_auc": 1} if request.param == "reject" else {})
+    chain.lay_out(folder, **{"minimum_pr_auc": 1} if request.param == Verdict.REJECT else {})
     shutil.copy(migrated, folder / "mlflow.db")
     with dagster_of(folder) as instance:
         instance.add_dynamic_partitions(str(tenants.name), [TENANT])
     made = Home(folder)
     assert made.run(NIGHTS[0]) == 0
+    assert [verdict for _, verdict, *_ in made.decided()] == [request.param]
     return made
 
 
