@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +22,7 @@ from fraud_assets_tests import company_database
 from fraud_assets_tests.fakes import draw_nothing
 from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.chain import TENANT
+from fraud_assets_tests.orchestration.test_launcher import long_gone
 from fraud_assets_tests.world import TONIGHT, company, with_verdicts
 
 NIGHTS = (TONIGHT, TONIGHT + timedelta(days=1))
@@ -58,9 +59,7 @@ def execute(home: str, night: str, deadly: int | None, parent: str | None) -> No
 
         instance.event_log_storage.store_event = store
         again = dg.ReexecutionOptions.from_failure(parent, instance) if parent else None
-        # Of a process that is long gone, as its number was given to this one.
-        worker = f"{socket.gethostname()} {os.getpid()} 1.00"
-        tags = {WORKER_TAG: worker, "dagster/partition": TENANT}
+        tags = {WORKER_TAG: long_gone(), "dagster/partition": TENANT}
         job = dg.reconstructable(tenant_cycle)
         with dg.execute_job(job, instance, tags=tags, reexecution_options=again) as result:
             os._exit(0 if result.success else 1)
@@ -132,9 +131,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Home
 
 
 def copies(home: Home) -> Iterator[Home]:
-    number = 0
-    while True:
-        number += 1
+    for number in count():
         folder = home.folder.with_name(str(number))
         shutil.copytree(home.folder, folder)
         yield Home(folder)

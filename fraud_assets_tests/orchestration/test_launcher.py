@@ -57,11 +57,16 @@ DYING = {
 }
 
 
+def long_gone() -> str:
+    """The worker of this process's number that was born earlier."""
+    here, number, _ = _named(psutil.Process()).split()
+    return f"{here} {number} 1.00"
+
+
 def execute(when: str, instance: InstanceRef) -> None:
     """In a process of its own, which does not outlive it."""
-    here, number, _ = _named(psutil.Process()).split()
     with dg.DagsterInstance.from_ref(instance) as opened:
-        DYING[when]().execute_in_process(instance=opened, tags={WORKER_TAG: f"{here} {number} 1.00"})
+        DYING[when]().execute_in_process(instance=opened, tags={WORKER_TAG: long_gone()})
 
 
 def run_of(instance: dg.DagsterInstance, worker: str | None) -> dg.DagsterRun:
@@ -83,8 +88,7 @@ def test_what_is_loaded_before_a_fork_is_all_our_code_and_has_no_threads_that_co
 def test_a_process_that_lives_is_running_and_one_of_its_number_that_was_born_earlier_is_gone(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher
 ) -> None:
-    here, number, born = _named(psutil.Process()).split()
-    lives, gone = run_of(instance, f"{here} {number} {born}"), run_of(instance, f"{here} {number} 1.00")
+    lives, gone = run_of(instance, _named(psutil.Process())), run_of(instance, long_gone())
     assert launcher.check_run_worker_health(lives).status is WorkerStatus.RUNNING
     assert launcher.check_run_worker_health(gone).status is WorkerStatus.FAILED
     assert not launcher.terminate(gone.run_id)
@@ -93,8 +97,7 @@ def test_a_process_that_lives_is_running_and_one_of_its_number_that_was_born_ear
 def test_whoever_reads_that_a_run_failed_finds_it_failed(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, number, _ = _named(psutil.Process()).split()
-    gone, found = run_of(instance, f"{here} {number} 1.00"), []
+    gone, found = run_of(instance, long_gone()), []
     real = instance.event_log_storage.store_event
 
     def watched(event: dg.EventLogEntry) -> None:
@@ -111,8 +114,7 @@ def test_whoever_reads_that_a_run_failed_finds_it_failed(
 def test_a_run_that_ended_well_before_its_process_was_missed_stays_as_it_is(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher
 ) -> None:
-    here, number, _ = _named(psutil.Process()).split()
-    seen = run_of(instance, f"{here} {number} 1.00")
+    seen = run_of(instance, long_gone())
     instance.run_storage.handle_run_event(
         seen.run_id, DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, seen.job_name)
     )
