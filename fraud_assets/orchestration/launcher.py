@@ -20,8 +20,6 @@ from typing import Any, Self
 import dagster as dg
 import psutil
 import yaml
-from dagster._core.events import DagsterEvent
-from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
@@ -52,6 +50,8 @@ PATIENCE_SECONDS = 20.0
 
 HEED_SECONDS = 10.0
 """How often a run looks whether it is to end."""
+
+GONE = "its process is gone: it was killed, or ended by an error of a library"
 
 _ENDED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
 
@@ -130,43 +130,12 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         """A run of another machine's daemon is left to that: what cannot be seen from here is not ended."""
         if not _is_here(run) or _worker(run) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        _close(self._instance, run.run_id, "its process is gone")
-        return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+        return CheckRunHealthResult(WorkerStatus.FAILED, GONE)
 
 
 def _end(worker: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         worker.kill()
-
-
-def _close(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
-    """Gives a run whose process is gone the end that it could not report, unless it came to one meanwhile.
-
-    It succeeded if no step was left: Dagster's retries find nothing to do for such a run, and leave it
-    failed. Otherwise it failed, and that is first the status, then the event. The other way round, which is
-    Dagster's, its retries can read of a failure of a run that has not failed yet; they pass over it, and
-    never look at it again.
-    """
-    run = instance.get_run_by_id(run_id)
-    if run is None or run.is_finished:
-        return
-    if _did_all(instance, run):
-        said = f"The run is done: {why}, but none of its steps was left to do."
-        success = DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, run.job_name, message=said)
-        instance.report_dagster_event(success, run_id)
-        return
-    failure = DagsterEvent(dg.DagsterEventType.PIPELINE_FAILURE.value, run.job_name, message=why)
-    instance.run_storage.handle_run_event(run_id, failure)
-    instance.report_run_failed(
-        run, f"The run failed: {why}. It was killed, or ended by an error of a library."
-    )
-
-
-def _did_all(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether a retry, which asks the same of a run that has failed, would find no step to make again."""
-    failed = run.with_status(dg.DagsterRunStatus.FAILURE)
-    steps, _ = KnownExecutionState.build_resume_retry_reexecution(instance, failed)
-    return not steps
 
 
 def _named(process: psutil.Process) -> str:

@@ -13,15 +13,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from fraud_assets.cli import PROJECT
 from fraud_assets.compute.activation import Verdict
 from fraud_assets.cycle import NOT_TRAINED
-from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG, WarmRunLauncher
+from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG
 from fraud_assets.orchestration.partitions import tenants
 from fraud_assets.storage.platform import Platform
 from fraud_assets_tests import company_database
 from fraud_assets_tests.fakes import draw_nothing
 from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.chain import TENANT
+from fraud_assets_tests.orchestration.test_instance import monitor
 from fraud_assets_tests.orchestration.test_launcher import long_gone
 from fraud_assets_tests.world import TONIGHT, company, with_verdicts
 
@@ -66,7 +68,7 @@ def execute(home: str, night: str, deadly: int | None, parent: str | None) -> No
 
 
 def dagster_of(home: str | Path) -> dg.DagsterInstance:
-    return dg.DagsterInstance.local_temp(f"{home}/dagster")
+    return dg.DagsterInstance.from_config(f"{home}/dagster")
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,9 @@ class Home:
 
     def close(self) -> dg.DagsterRun:
         """What Dagster's monitoring makes of the run that died."""
-        launcher = WarmRunLauncher()
         with dagster_of(self.folder) as instance:
-            launcher.register_instance(instance)
-            [died] = instance.get_runs(limit=1)
-            launcher.check_run_worker_health(died)
-            [closed] = instance.get_runs(dg.RunsFilter(run_ids=[died.run_id]))
+            monitor(instance)
+            [closed] = instance.get_runs(limit=1)
         return closed
 
     @property
@@ -114,6 +113,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Home
     _processes.set_forkserver_preload(list(PRELOADED))
     folder = tmp_path / "home"
     (folder / "dagster").mkdir(parents=True)
+    shutil.copy(PROJECT / "dagster.yaml", folder / "dagster")
     records, fraud = (99, 30) if request.param == NOT_TRAINED else (300, 45)
     known = company(TENANT, records=records, fraud=fraud, until=NIGHTS[-1])
     if request.param == Verdict.REJECT:

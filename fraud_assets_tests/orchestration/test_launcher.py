@@ -1,6 +1,5 @@
 """What the launcher tells of runs that it did not start itself, and what is in a process before it forks."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,8 +8,6 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.events import DagsterEvent
-from dagster._core.instance import InstanceRef
 from dagster._core.launcher import WorkerStatus
 
 from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG, WarmRunLauncher, _named
@@ -37,41 +34,15 @@ def does_its_work() -> None:
     """Nothing is left to do."""
 
 
-@dg.op
-def dies() -> None:
-    os._exit(9)
-
-
-@dg.success_hook
-def dies_after_it(_: dg.HookContext) -> None:
-    os._exit(9)
-
-
-def job(op: dg.OpDefinition, *hooks: dg.HookDefinition) -> dg.JobDefinition:
-    return dg.GraphDefinition(name="job", node_defs=[op]).to_job(hooks=set(hooks))
-
-
-DYING = {
-    "in its step": lambda: job(dies),
-    "after its step": lambda: job(does_its_work, dies_after_it),
-}
-
-
 def long_gone() -> str:
     """The worker of this process's number that was born earlier."""
     here, number, _ = _named(psutil.Process()).split()
     return f"{here} {number} 1.00"
 
 
-def execute(when: str, instance: InstanceRef) -> None:
-    """In a process of its own, which does not outlive it."""
-    with dg.DagsterInstance.from_ref(instance) as opened:
-        DYING[when]().execute_in_process(instance=opened, tags={WORKER_TAG: long_gone()})
-
-
 def run_of(instance: dg.DagsterInstance, worker: str | None) -> dg.DagsterRun:
     return instance.create_run_for_job(
-        job(does_its_work),
+        dg.GraphDefinition(name="job", node_defs=[does_its_work]).to_job(),
         status=dg.DagsterRunStatus.STARTED,
         tags={WORKER_TAG: worker} if worker else {},
     )
@@ -92,58 +63,6 @@ def test_a_process_that_lives_is_running_and_one_of_its_number_that_was_born_ear
     assert launcher.check_run_worker_health(lives).status is WorkerStatus.RUNNING
     assert launcher.check_run_worker_health(gone).status is WorkerStatus.FAILED
     assert not launcher.terminate(gone.run_id)
-
-
-def test_whoever_reads_that_a_run_failed_finds_it_failed(
-    instance: dg.DagsterInstance, launcher: WarmRunLauncher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone, found = run_of(instance, long_gone()), []
-    real = instance.event_log_storage.store_event
-
-    def watched(event: dg.EventLogEntry) -> None:
-        real(event)
-        if event.get_dagster_event().is_run_failure:
-            found.append(instance.get_runs(dg.RunsFilter(run_ids=[gone.run_id]))[0].status)
-
-    monkeypatch.setattr(instance.event_log_storage, "store_event", watched)
-    launcher.check_run_worker_health(gone)
-    launcher.check_run_worker_health(gone)
-    assert found == [dg.DagsterRunStatus.FAILURE]
-
-
-def test_a_run_that_ended_well_before_its_process_was_missed_stays_as_it_is(
-    instance: dg.DagsterInstance, launcher: WarmRunLauncher
-) -> None:
-    seen = run_of(instance, long_gone())
-    instance.run_storage.handle_run_event(
-        seen.run_id, DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, seen.job_name)
-    )
-    launcher.check_run_worker_health(seen)
-    now = instance.get_run_by_id(seen.run_id)
-    assert now is not None
-    assert now.status is dg.DagsterRunStatus.SUCCESS
-
-
-@pytest.mark.parametrize(
-    ("when", "end"),
-    [("in its step", dg.DagsterRunStatus.FAILURE), ("after its step", dg.DagsterRunStatus.SUCCESS)],
-)
-def test_a_run_that_died_with_all_of_its_steps_done_is_done_and_any_other_has_failed(
-    tmp_path: Path, when: str, end: dg.DagsterRunStatus
-) -> None:
-    launcher = WarmRunLauncher()
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        launcher.register_instance(instance)
-        process = multiprocessing.get_context("spawn").Process(
-            target=execute, args=(when, instance.get_ref())
-        )
-        process.start()
-        process.join()
-        [died] = instance.get_runs()
-        assert (process.exitcode, died.status) == (9, dg.DagsterRunStatus.STARTED)
-        launcher.check_run_worker_health(died)
-        [closed] = instance.get_runs()
-        assert closed.status is end
 
 
 def test_a_run_of_another_machine_is_not_ended_from_here_but_told_to_end(
