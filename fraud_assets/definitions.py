@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from fraud_assets.orchestration import automation, checks, retention, stewardship
+from fraud_assets.orchestration import automation, checks, monitoring, retention, stewardship
 from fraud_assets.orchestration.assets import dataset, model, profiles, sources
 from fraud_assets.orchestration.resources import platform_resource
 from fraud_assets.storage.platform import Platform
@@ -37,7 +37,11 @@ def build_definitions(open_platform: Callable[[], Platform] = open_platform) -> 
         ],
         jobs=[automation.tenant_cycle, stewardship.roll_back_model, retention.prune_runs],
         schedules=[retention.daily],
-        sensors=[automation.nightly_cycle, automation.tenant_directory(open_platform)],
+        sensors=[
+            automation.nightly_cycle,
+            automation.tenant_directory(open_platform),
+            monitoring.lost_runs,
+        ],
         resources={"platform": platform_resource(open_platform)},
         executor=dg.in_process_executor,
         loggers={"console": dg.colored_console_logger, "progress": automation.progress_logger},

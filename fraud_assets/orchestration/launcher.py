@@ -127,8 +127,13 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """A run of another machine's daemon is left to that: what cannot be seen from here is not ended."""
-        if not _is_here(run) or _worker(run) is not None:
+        """A run of another machine's daemon is left to that: what cannot be seen from here is not ended.
+
+        Nor is one that has not started: the sensor that asks for those (`monitoring.py`) may be in a
+        container beside the daemon's, of the same name and with other processes.
+        """
+        is_starting = run.status is dg.DagsterRunStatus.STARTING
+        if is_starting or not _is_here(run) or _worker(run) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, GONE)
 

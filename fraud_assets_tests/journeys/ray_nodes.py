@@ -10,7 +10,7 @@ from secrets import token_hex
 
 import psutil
 
-HEAD, WORKER = "127.0.0.1", "127.0.0.2"
+HEAD, WORKERS = "127.0.0.1", ("127.0.0.2", "127.0.0.3")
 ADDRESS = f"http://{HEAD}:8265"
 _MARK = "FRAUD_ASSETS_TESTS_NODE"
 

@@ -1,4 +1,4 @@
-"""A night over two Ray nodes, of which one dies in the middle. `scripts/ray` runs it."""
+"""A night over three Ray nodes, of which two die in the middle. `scripts/ray` runs it."""
 
 import socket
 from collections.abc import Iterator
@@ -14,13 +14,15 @@ from fraud_assets.storage.platform import Platform
 from fraud_assets_tests.journeys import ray_nodes
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.ray_nodes import Node
-from fraud_assets_tests.journeys.test_daemon import at_work, daemon, ticks
+from fraud_assets_tests.journeys.test_daemon import daemon, ticks
 from fraud_assets_tests.journeys.test_launcher import runs_of
 from fraud_assets_tests.mlflow_server import mlflow_server
 from fraud_assets_tests.postgres import fresh_database, with_driver
 
 TRAINED = {"alcazar-security", "bluewater-guards", "citadel-large", "drift-patrol"}
 ACTIVE = dict.fromkeys(TRAINED, 30) | {"ember-watch": 8}
+UNDER = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
+"""What the run does under which a node dies."""
 
 pytestmark = [
     pytest.mark.skipif(find_spec("dagster_ray") is None, reason="Ray is not installed: run scripts/ray"),
@@ -35,7 +37,7 @@ pytestmark = [
 def cluster(
     installation: Installation, postgres_server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Node]]:
-    """Two nodes, and every store on a server; `installation` is told where they are."""
+    """Three nodes, and every store on a server; `installation` is told where they are."""
     folders = {name: installation.folder / name for name in ("mlflow", "ray")}
     for folder in folders.values():
         folder.mkdir()
@@ -52,16 +54,17 @@ def cluster(
         for name, value in installation.variables.items():
             monkeypatch.setenv(name, value)
         nodes = []
-        for place in (ray_nodes.HEAD, ray_nodes.WORKER):
+        for place in (ray_nodes.HEAD, *ray_nodes.WORKERS):
             node = stack.enter_context(ray_nodes.node(place, installation.environment, folders["ray"]))
             installation.wait_for("a node of Ray", node.is_ready)
             nodes.append(node)
         yield nodes
 
 
-def run_on(node: Node, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
-    """A run that has started there."""
-    return next((run for run_id, run in at_work(instance).items() if node.executes(run_id)), None)
+def run_on(node: Node, instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> dg.DagsterRun | None:
+    """A run of that status which is executed there."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=[status]))
+    return next((run for run in runs if node.executes(run.run_id)), None)
 
 
 def ends(instance: dg.DagsterInstance) -> dict[str, list[str]]:
@@ -74,22 +77,27 @@ def is_over(instance: dg.DagsterInstance) -> bool:
 
 
 @pytest.mark.journey
-def test_a_night_over_two_nodes_completes_though_one_dies_in_the_middle(
+def test_a_night_completes_though_a_node_dies_under_a_run_at_work_and_one_under_a_run_that_starts(
     installation: Installation, cluster: list[Node]
 ) -> None:
-    head, worker = cluster
+    _, *workers = cluster
     installation.create_company(ACTIVE)
     installation.cycle_at(datetime.now(UTC) + timedelta(hours=12))
+    victims = []
     with daemon(installation) as instance:
         installation.wait_for("a first tick", lambda: ticks(instance))
         installation.cycle_at(datetime.now(UTC) + timedelta(seconds=1))
-        killed = installation.wait_for("a run on the worker", lambda: run_on(worker, instance))
-        assert run_on(head, instance) != killed
-        worker.kill()
+        for node, status in zip(workers, UNDER, strict=True):
+            run = installation.wait_for(
+                f"a run on {node.address}", lambda node=node, status=status: run_on(node, instance, status)
+            )
+            node.kill()
+            victims.append(run.tags["dagster/partition"])
         installation.wait_for("the end of the night", lambda: is_over(instance), seconds=400)
         found = ends(instance)
-    victim = killed.tags["dagster/partition"]
-    assert found == {tenant: ["SUCCESS"] for tenant in ACTIVE} | {victim: ["FAILURE", "SUCCESS"]}
+    assert len(set(victims)) == len(UNDER)
+    expected = {each: ["FAILURE", "SUCCESS"] if each in victims else ["SUCCESS"] for each in ACTIVE}
+    assert found == expected
     for tenant in ACTIVE:
         assert_decided_once(installation.platform, tenant)
 

@@ -91,7 +91,7 @@ def test_jobs_and_sensors_say_what_they_do() -> None:
     repository = defs.get_repository_def()
     job = repository.get_job("tenant_cycle")
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
-    assert set(sensors) == {"nightly_cycle", "tenant_directory"}
+    assert set(sensors) == {"lost_runs", "nightly_cycle", "tenant_directory"}
     assert all(found.description for found in (job, repository.get_job("roll_back_model"), *sensors.values()))
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(CYCLE_STAGES)
 

@@ -45,11 +45,15 @@ DYING = {
 }
 
 
+def instance_in(folder: Path) -> dg.DagsterInstance:
+    """As `dagster.yaml` has it."""
+    shutil.copy(PROJECT / "dagster.yaml", folder)
+    return dg.DagsterInstance.from_config(str(folder))
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """As `dagster.yaml` has it."""
-    shutil.copy(PROJECT / "dagster.yaml", tmp_path)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+    with instance_in(tmp_path) as made:
         yield made
 
 

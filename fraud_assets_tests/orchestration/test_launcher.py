@@ -65,6 +65,13 @@ def test_a_process_that_lives_is_running_and_one_of_its_number_that_was_born_ear
     assert not launcher.terminate(gone.run_id)
 
 
+def test_a_run_that_has_not_started_is_not_ended_by_who_may_see_other_processes(
+    instance: dg.DagsterInstance, launcher: WarmRunLauncher
+) -> None:
+    starting = run_of(instance, long_gone()).with_status(dg.DagsterRunStatus.STARTING)
+    assert launcher.check_run_worker_health(starting).status is WorkerStatus.RUNNING
+
+
 def test_a_run_of_another_machine_is_not_ended_from_here_but_told_to_end(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher
 ) -> None:
