@@ -11,9 +11,9 @@ _STARTING = dg.DagsterRunStatus.STARTING
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "For runs over more than one machine: marks a run as failed whose machine died while the run was being "
-        "started, so that it is made again at once. Dagster's monitoring asks for the workers of runs that "
-        "have started, and lets the others wait for as long as the slowest start may take."
+        "For runs over more than one machine: marks a run as failed whose machine died while the run was "
+        "being started, so that it is made again at once. Dagster's monitoring asks for the workers of runs "
+        "that have started, and lets the others wait for as long as the slowest start may take."
     ),
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
