@@ -51,7 +51,7 @@ class Instance(dg.DagsterInstance):
         done = DagsterEvent(
             dg.DagsterEventType.PIPELINE_SUCCESS.value,
             dagster_run.job_name,
-            message=f"The run is done: none of its steps was left to do. {message or ''}".rstrip(),
+            message="The run is done: it died before it could say so, but none of its steps was left to do.",
         )
         self.report_dagster_event(done, dagster_run.run_id)
         return done

@@ -55,8 +55,6 @@ PATIENCE_SECONDS = 20.0
 HEED_SECONDS = 10.0
 """How often a run looks whether it is to end."""
 
-GONE = "its process is gone: it was killed, or ended by an error of a library"
-
 _ENDED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
 
 _processes = multiprocessing.get_context("forkserver")
@@ -139,7 +137,8 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         is_starting = run.status is dg.DagsterRunStatus.STARTING
         if is_starting or not _is_here(run) or _worker(run) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, GONE)
+        why = "its process is gone: it was killed, or ended by an error of a library"
+        return CheckRunHealthResult(WorkerStatus.FAILED, why)
 
 
 def _end(worker: psutil.Process) -> None:
