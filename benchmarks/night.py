@@ -204,6 +204,9 @@ def _floor(installation: Installation) -> dict[str, Any]:
     return {"cpu_s": sum(spent.values()), "by_process": spent, "by_part": parts}
 
 
+_SENSORS: Final = 3
+
+
 def _night(installation: Installation, count: int) -> dict[str, Any]:
     """Dagster's daemon at work, from the start of the cycle to the end of the last run."""
     start, folder = datetime.now(UTC), installation.home.with_name("measured")
@@ -214,8 +217,8 @@ def _night(installation: Installation, count: int) -> dict[str, Any]:
             "the tenants to be known", lambda: ask("SELECT count(*) FROM dynamic_partitions") == [(count,)]
         )
         _until(
-            "a tick of both sensors",
-            lambda: ask("SELECT 1 FROM job_ticks HAVING count(DISTINCT selector_id) = 2"),
+            "a tick of each sensor",
+            lambda: ask("SELECT count(DISTINCT selector_id) FROM job_ticks") == [(_SENSORS,)],
         )
         held, before, start, peak = disk.held(installation), _cpu_by_process(), datetime.now(UTC), 0.0
         installation.cycle_at(start + timedelta(seconds=1))
