@@ -205,6 +205,7 @@ def _floor(installation: Installation) -> dict[str, Any]:
 
 
 _SENSORS: Final = 3
+"""Of the platform. Their first ticks are not part of the night."""
 
 
 def _night(installation: Installation, count: int) -> dict[str, Any]:

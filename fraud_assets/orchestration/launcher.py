@@ -41,11 +41,8 @@ PRELOADED = (
     *("xgboost", "sklearn.linear_model", "sklearn.metrics", "sklearn.compose", "sklearn.impute"),
     *("scipy.sparse", "numba", "holidays.countries"),
     *("adbc_driver_postgresql.dbapi", "adbc_driver_sqlite.dbapi", "deltalake.fs", "dataframely"),
-    *(
-        "fraud_assets.definitions",
-        "fraud_assets.orchestration.inherited",
-        "fraud_assets.orchestration.instance",
-    ),
+    "fraud_assets.definitions",
+    *("fraud_assets.orchestration.inherited", "fraud_assets.orchestration.instance"),
 )
 """Imported once, in this order. None may start the threads of polars, which no fork takes along."""
 

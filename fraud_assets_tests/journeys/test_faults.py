@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +18,6 @@ from dagster._core.instance import InstanceRef
 from dagster._core.test_utils import create_run_for_test
 
 from fraud_assets import cycle
-from fraud_assets.cli import PROJECT
 from fraud_assets.orchestration.launcher import PRELOADED
 from fraud_assets.storage.ledger import Ledger
 from fraud_assets.storage.platform import Platform
@@ -30,6 +28,7 @@ from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.installation import Installation
 from fraud_assets_tests.journeys.test_crashes import require_sound
 from fraud_assets_tests.journeys.test_daemon import at_work, daemon, ticks
+from fraud_assets_tests.orchestration.test_instance import instance_in
 from fraud_assets_tests.world import TONIGHT, company
 
 DAY = timedelta(days=1)
@@ -65,9 +64,8 @@ def test_16_processes_that_write_at_once_lose_nothing(tmp_path: Path, migrated: 
     (tmp_path / "mlflow.db").write_bytes(migrated.read_bytes())
     _processes.set_forkserver_preload(list(PRELOADED))
     (tmp_path / "dagster").mkdir()
-    shutil.copy(PROJECT / "dagster.yaml", tmp_path / "dagster")
     together = _processes.Barrier(WRITERS, timeout=300)
-    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+    with instance_in(tmp_path / "dagster") as instance:
         writers = [
             _processes.Process(target=write, args=(str(tmp_path), number, instance.get_ref(), together))
             for number in range(WRITERS)

@@ -13,7 +13,6 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.cli import PROJECT
 from fraud_assets.compute.activation import Verdict
 from fraud_assets.cycle import NOT_TRAINED
 from fraud_assets.orchestration.launcher import PRELOADED, WORKER_TAG
@@ -23,7 +22,7 @@ from fraud_assets_tests import company_database
 from fraud_assets_tests.fakes import draw_nothing
 from fraud_assets_tests.journeys import chain
 from fraud_assets_tests.journeys.chain import TENANT
-from fraud_assets_tests.orchestration.test_instance import monitor
+from fraud_assets_tests.orchestration.test_instance import instance_in, monitor
 from fraud_assets_tests.orchestration.test_launcher import long_gone
 from fraud_assets_tests.world import TONIGHT, company, with_verdicts
 
@@ -68,7 +67,7 @@ def execute(home: str, night: str, deadly: int | None, parent: str | None) -> No
 
 
 def dagster_of(home: str | Path) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(f"{home}/dagster")
+    return instance_in(Path(home) / "dagster")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Home
     _processes.set_forkserver_preload(list(PRELOADED))
     folder = tmp_path / "home"
     (folder / "dagster").mkdir(parents=True)
-    shutil.copy(PROJECT / "dagster.yaml", folder / "dagster")
     records, fraud = (99, 30) if request.param == NOT_TRAINED else (300, 45)
     known = company(TENANT, records=records, fraud=fraud, until=NIGHTS[-1])
     if request.param == Verdict.REJECT:

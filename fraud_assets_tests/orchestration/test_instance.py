@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent
 from dagster._core.instance import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import should_retry
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from fraud_assets.cli import PROJECT
-from fraud_assets.orchestration.launcher import WORKER_TAG
+from fraud_assets.orchestration.launcher import WORKER_TAG, WarmRunLauncher
 from fraud_assets_tests.orchestration.test_launcher import long_gone
 
 
@@ -108,6 +110,24 @@ def test_dagsters_retry_that_looks_the_moment_that_a_failure_is_written_finds_a_
     monitor(instance)
     monitor(instance)
     assert found == [True]
+
+
+def test_a_run_that_ended_well_before_its_process_was_missed_stays_as_it_is(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = died(instance, "in its step")
+    real = WarmRunLauncher.check_run_worker_health
+
+    def ends_first(launcher: WarmRunLauncher, seen: dg.DagsterRun) -> CheckRunHealthResult:
+        ended = DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, run.job_name)
+        instance.report_dagster_event(ended, run.run_id)
+        return real(launcher, seen)
+
+    monkeypatch.setattr(WarmRunLauncher, "check_run_worker_health", ends_first)
+    monitor(instance)
+    [now] = instance.get_runs()
+    assert now.status is dg.DagsterRunStatus.SUCCESS
+    assert not instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.CANCELING])
